@@ -1,0 +1,121 @@
+#include "kernels/gemm.h"
+
+#include <cblas.h>
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/checks.h"
+#include "kernels/elementwise.h"
+
+namespace longwave {
+namespace {
+
+// OpenBLAS's own threads stay off: operators cut their work into tiles and run one product a thread.
+void UseOneBlasThread() {
+  [[maybe_unused]] static const bool once = [] {
+    openblas_set_num_threads(1);
+    return true;
+  }();
+}
+
+// Tiles of an output (rows, out): sizes are a function of the descriptor alone, so that the result does
+// not depend on the threads. 256 rows of a tile keep the product near its peak and the tile in cache;
+// short inputs are cut along `out` too, so that all threads have work.
+struct Tiling {
+  int64_t rows, columns, row_tiles, column_tiles;
+};
+
+Tiling TileOf(const GemmDesc& desc) {
+  Tiling t;
+  t.rows = std::min<int64_t>(desc.rows, 256);
+  t.columns = desc.rows >= 1024 ? desc.out : std::min<int64_t>(desc.out, 128);
+  t.row_tiles = (desc.rows + t.rows - 1) / t.rows;
+  t.column_tiles = (desc.out + t.columns - 1) / t.columns;
+  return t;
+}
+
+void RunTile(const GemmDesc& desc, const GemmArgs& args, int64_t row, int64_t rows, int64_t column,
+             int64_t columns, float* scratch) {
+  const bool x_channels = desc.in_layout == Layout::kChannelMajor;
+  const bool out_channels = desc.out_layout == Layout::kChannelMajor;
+  const float* x = args.x + (x_channels ? row : row * args.x_stride);
+  int64_t x_stride = args.x_stride;
+  if (args.norm != nullptr) {
+    LayerNormRows(*args.norm, rows, desc.in, x, x_stride, scratch, desc.in);
+    x = scratch;
+    x_stride = desc.in;
+  }
+  const float* weight = args.weight + column * desc.in;
+  const float* bias = args.bias == nullptr ? nullptr : args.bias + column;
+  if (out_channels) {
+    float* out = args.out + column * args.out_stride + row;
+    Sgemm(false, !x_channels, columns, rows, desc.in, weight, desc.in, x, x_stride,
+          desc.accumulate, out, args.out_stride);
+    for (int64_t c = 0; c < columns; ++c, out += args.out_stride) {
+      if (bias != nullptr) {
+        const float b = bias[c];
+        for (int64_t r = 0; r < rows; ++r) out[r] += b;
+      }
+      Activate(desc.activation, out, rows);
+    }
+  } else {
+    float* out = args.out + row * args.out_stride + column;
+    Sgemm(x_channels, true, rows, columns, desc.in, x, x_stride, weight, desc.in, desc.accumulate,
+          out, args.out_stride);
+    for (int64_t r = 0; r < rows; ++r) {
+      BiasActivate(desc.activation, bias, out + r * args.out_stride, columns);
+    }
+  }
+}
+
+}  // namespace
+
+void Sgemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, const float* a, int64_t lda,
+           const float* b, int64_t ldb, bool accumulate, float* c, int64_t ldc) {
+  UseOneBlasThread();
+  const float beta = accumulate ? 1.0f : 0.0f;
+  if (m == 1) {  // a row times a matrix: read B once
+    cblas_sgemv(CblasRowMajor, trans_b ? CblasNoTrans : CblasTrans, trans_b ? n : k,
+                trans_b ? k : n, 1.0f, b, ldb, a, trans_a ? lda : 1, beta, c, 1);
+    return;
+  }
+  cblas_sgemm(CblasRowMajor, trans_a ? CblasTrans : CblasNoTrans,
+              trans_b ? CblasTrans : CblasNoTrans, m, n, k, 1.0f, a, lda, b, ldb, beta, c, ldc);
+}
+
+absl::Status GemmDesc::Validate() const {
+  LONGWAVE_RETURN_IF_ERROR(CheckRange("Gemm", "rows", rows, 1));
+  LONGWAVE_RETURN_IF_ERROR(CheckRange("Gemm", "in", in, 1, 1 << 24));
+  LONGWAVE_RETURN_IF_ERROR(CheckRange("Gemm", "out", out, 1, 1 << 24));
+  if (accumulate && activation != Activation::kNone) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("Gemm: accumulate with activation ", Name(activation)));
+  }
+  return absl::OkStatus();
+}
+
+std::string GemmDesc::ToString() const {
+  return absl::StrCat("Gemm(rows=", rows, " in=", in, " out=", out,
+                      in_layout == Layout::kChannelMajor ? " x channel-major" : "",
+                      out_layout == Layout::kChannelMajor ? " out channel-major" : "",
+                      accumulate ? " accumulate " : " ", Name(activation), ")");
+}
+
+absl::Status RunGemm(const GemmDesc& desc, const GemmArgs& args, Stream& stream) {
+  LONGWAVE_RETURN_IF_ERROR(desc.Validate());
+  if (args.norm != nullptr && desc.in_layout == Layout::kChannelMajor) {
+    return absl::InvalidArgumentError(absl::StrCat(desc.ToString(), ": norm needs token-major x"));
+  }
+  UseOneBlasThread();
+  const Tiling t = TileOf(desc);
+  const int64_t scratch = args.norm == nullptr ? 0 : t.rows * desc.in;
+  stream.pool().ParallelFor(t.row_tiles * t.column_tiles, [&](int64_t i, int worker) {
+    const int64_t row = i / t.column_tiles * t.rows, column = i % t.column_tiles * t.columns;
+    RunTile(desc, args, row, std::min(t.rows, desc.rows - row), column,
+            std::min(t.columns, desc.out - column), stream.Scratch(worker, scratch));
+  });
+  return absl::OkStatus();
+}
+
+}  // namespace longwave

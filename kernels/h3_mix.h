@@ -1,0 +1,59 @@
+// H3Mix: the whole H3 mixer between its projections: shift, gate, diagonal SSM, gate.
+//   k <- ShiftConv(k);  kv[d1, d2, h] = k[h, d1] v[h, d2];  kv <- SsmConv(kv);
+//   y[d2, h] = sum_d1 q[h, d1] kv[d1, d2, h]
+// The channels of q, k, v are ordered (h, d1); those of y (d2, h), as in the published code.
+// Source: arXiv 2212.14052, figure 1 and algorithm 1.
+//
+// Thread safety: as SsmConv.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "kernels/shift_conv.h"
+#include "kernels/ssm_conv.h"
+
+namespace longwave {
+
+struct H3MixDesc {
+  int64_t batch = 1;
+  int64_t heads = 0;
+  int64_t head_dim = 1;
+  int64_t length = 0;
+  int64_t pairs = 0;
+  int64_t shift_taps = 64;
+  SsmEvaluation evaluation = SsmEvaluation::kAuto;  // kDualForm, kStep or kAuto
+
+  int64_t width() const { return heads * head_dim; }
+  absl::Status Validate() const;
+  std::string ToString() const;
+};
+
+struct H3MixPlan {
+  H3MixDesc desc;
+  SsmEvaluation evaluation;
+  int64_t scratch_floats;  // for each thread
+};
+
+absl::StatusOr<H3MixPlan> PlanH3Mix(const H3MixDesc& desc, Device device);
+
+struct H3MixArgs {
+  const float* q = nullptr;  // (batch, width, length), strides as in SsmConvArgs
+  const float* k = nullptr;
+  const float* v = nullptr;
+  float* y = nullptr;  // (batch, width, length); may be q where head_dim is 1, else overlaps nothing
+  int64_t batch_stride = 0;
+  int64_t channel_stride = 0;
+  const float* shift_taps = nullptr;  // (width, shift_taps), the skip included
+  const float* halo_in = nullptr;     // (batch, width, shift_taps - 1) of k; null: zeros
+  float* halo_out = nullptr;          // may be halo_in
+  const float* state_in = nullptr;    // (batch, heads, head_dim d1, head_dim d2, 2, pairs); null: zero
+  float* state_out = nullptr;         // may be state_in
+};
+
+absl::Status RunH3Mix(const H3MixPlan& plan, const SsmFilter& filter, const H3MixArgs& args,
+                      Stream& stream);
+
+}  // namespace longwave

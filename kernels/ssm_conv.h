@@ -1,0 +1,87 @@
+// SsmConv: a diagonal state-space model over a chunk of a sequence, state in and state out.
+//   y = post_gate * (conv(K, w) + d w),   w = pre_gate * u
+// for each batch entry and channel; channel c uses filter c / channels_per_filter.
+//
+// Three evaluations of one function (docs/operators.md derives them):
+//   kDualForm  blocks of T tokens as matrix products with the state carried between blocks; one pass
+//   kBlockFft  FFT convolution within blocks, the state carried between blocks
+//   kStep      the recurrence, token by token
+//
+// State: (batch, channels, 2, pairs) float32, real parts then imaginary parts, x after the chunk's last
+// token. It does not depend on the evaluation.
+//
+// Thread safety: plans and filters are immutable; Run may be called from several threads with a Stream
+// each. The result does not depend on the number of threads.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "hwy/aligned_allocator.h"
+#include "kernels/diagonal_ssm.h"
+#include "kernels/stream.h"
+
+namespace longwave {
+
+enum class SsmEvaluation { kAuto, kDualForm, kBlockFft, kStep };
+const char* Name(SsmEvaluation evaluation);
+
+struct SsmConvDesc {
+  int64_t batch = 1;
+  int64_t channels = 0;
+  int64_t length = 0;  // tokens
+  int64_t pairs = 0;   // stored conjugate pairs; twice as many states
+  int64_t channels_per_filter = 1;
+  SsmEvaluation evaluation = SsmEvaluation::kAuto;  // force one, or let the planner choose
+
+  absl::Status Validate() const;
+  std::string ToString() const;
+};
+
+struct SsmConvPlan {
+  SsmConvDesc desc;
+  SsmEvaluation evaluation;  // never kAuto
+  int64_t block;             // tokens of a dual-form block or an FFT block; 1 for kStep
+  int64_t scratch_floats;    // for each thread
+};
+
+// Chooses evaluation and block from the descriptor alone. InvalidArgument where Validate() fails.
+absl::StatusOr<SsmConvPlan> PlanSsmConv(const SsmConvDesc& desc, Device device);
+
+// A DiagonalSsm prepared for the evaluations: constants of the layer, made once in float64.
+class SsmFilter {
+ public:
+  // fft_block 0: without the block FFT's transforms. Otherwise plan.block of a kBlockFft plan.
+  static absl::StatusOr<SsmFilter> Create(const DiagonalSsm& ssm, int64_t fft_block = 0);
+
+  int64_t filters() const { return filters_; }
+  int64_t pairs() const { return pairs_; }
+  int64_t fft_block() const { return fft_block_; }
+  int64_t bytes() const;
+
+ private:
+  friend struct SsmFilterAccess;
+  int64_t filters_ = 0, pairs_ = 0, padded_ = 0, fft_block_ = 0;
+  hwy::AlignedFreeUniquePtr<float[]> step_, dual_, fft_;  // laid out as ssm_conv_filter.h says
+};
+
+struct SsmConvArgs {
+  // (batch, channels, length): element (n, c, t) at n * batch_stride + c * channel_stride + t.
+  const float* u = nullptr;
+  const float* pre_gate = nullptr;   // null: none
+  const float* post_gate = nullptr;  // null: none
+  float* y = nullptr;                // null: the state-only pass; may be u or a gate
+  int64_t batch_stride = 0;
+  int64_t channel_stride = 0;
+  const float* state_in = nullptr;  // (batch, channels, 2, pairs); null: zero
+  float* state_out = nullptr;       // null: not wanted; may be state_in
+};
+
+// REQUIRES: `filter` has plan.desc.pairs and channels / channels_per_filter filters, and for kBlockFft
+// transforms of plan.block tokens; else InvalidArgument.
+absl::Status RunSsmConv(const SsmConvPlan& plan, const SsmFilter& filter, const SsmConvArgs& args,
+                        Stream& stream);
+
+}  // namespace longwave

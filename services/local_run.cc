@@ -1,0 +1,84 @@
+#include "services/local_run.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "services/run_limits.h"
+#include "services/signals.h"
+
+namespace longwave {
+namespace {
+
+OutputFiles::Kind OutputKind(const JobSpec& job, const std::string& path) {
+  if (job.task != Task::kGenerate) return OutputFiles::Kind::kFloats;
+  return absl::EndsWith(path, ".npy") ? OutputFiles::Kind::kIds : OutputFiles::Kind::kBytes;
+}
+
+}  // namespace
+
+absl::StatusOr<RunReport> LocalRun::Run(SequenceDone done) {
+  absl::Status status = Open();
+  if (!status.ok()) return status;
+  const bool silent = options_.quiet || options_.StreamsText();
+  progress_ = std::make_unique<Progress>(Progress::StyleOfStderr(silent));
+  status = job_.task == Task::kTransform ? RunTransforms(done) : RunTokens(done);
+  progress_->Clear();
+  if (!status.ok()) return status;
+  report_.seconds = progress_->seconds();
+  report_.outputs = output_.committed();
+  return std::move(report_);
+}
+
+absl::Status LocalRun::Open() {
+  absl::StatusOr<OutputFiles> output =
+      OutputFiles::Open(options_.out, OutputKind(job_, options_.out));
+  if (!output.ok()) return output.status();
+  output_ = *std::move(output);
+  absl::StatusOr<std::shared_ptr<const Model>> model = Model::Load(job_.model);
+  if (!model.ok()) return model.status();
+  model_ = *std::move(model);
+  absl::Status suits = CheckTaskSuits(*model_, job_.task);
+  if (!suits.ok()) return suits;
+  pool_ = std::make_unique<ThreadPool>(options_.threads);
+  report_.model = job_.model;
+  report_.task = Name(job_.task);
+  report_.device = "cpu";
+  report_.chunk = job_.chunk;
+  report_.threads = pool_->threads();
+  return absl::OkStatus();
+}
+
+absl::Status LocalRun::Prepare(int64_t length) {
+  chunk_ = length > 0 ? std::min(job_.chunk, length) : job_.chunk;
+  absl::Status fits = CheckChunkFits(*model_, chunk_, pool_->threads(), PhysicalMemoryBytes());
+  if (fits.ok() && length > 0) fits = CheckCacheFits(*model_, length, options_.cache_budget_bytes);
+  if (!fits.ok()) return fits;
+  absl::StatusOr<std::unique_ptr<SequenceRunner>> runner = SequenceRunner::Create(
+      model_, {.chunk = chunk_, .cache_budget_bytes = options_.cache_budget_bytes}, pool_.get());
+  if (!runner.ok()) return runner.status();
+  runner_ = *std::move(runner);
+  return absl::OkStatus();
+}
+
+absl::Status LocalRun::Tick(int64_t tokens, double fraction) {
+  progress_->Update(report_.tokens + tokens, fraction);
+  return CheckStop();
+}
+
+absl::Status LocalRun::CommitRows(const Shape& shape, std::vector<SequenceReport> rows,
+                                  SequenceDone done) {
+  absl::Status status = CheckStop();
+  if (status.ok()) status = output_.Commit(shape, false).status();
+  for (size_t i = 0; status.ok() && i < rows.size(); ++i) status = Done(std::move(rows[i]), done);
+  return status;
+}
+
+absl::Status LocalRun::Done(SequenceReport sequence, SequenceDone done) {
+  progress_->Clear();
+  absl::Status status = done(sequence);
+  if (options_.json) report_.sequences.push_back(std::move(sequence));
+  return status;
+}
+
+}  // namespace longwave

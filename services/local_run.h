@@ -1,0 +1,71 @@
+// `longwave run`: a job from its first token to its last output file in this process.
+//
+// In order: the output is begun (so that what cannot be written fails first), the model loaded and
+// compared with the task, the input opened, limits checked as far as lengths are known; then one
+// sequence after another is run, written, committed and reported.
+//
+// Thread safety: one caller.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "formats/token_input.h"
+#include "kernels/thread_pool.h"
+#include "services/output_files.h"
+#include "services/progress.h"
+#include "services/report.h"
+#include "services/run_options.h"
+#include "worker/executor/sequence_runner.h"
+#include "worker/executor/tasks.h"
+
+namespace longwave {
+
+class LocalRun {
+ public:
+  // Called with each sequence when its output is whole.
+  using SequenceDone = absl::FunctionRef<absl::Status(const SequenceReport&)>;
+
+  // REQUIRES: `options` has been through FinishRunOptions() and outlives the run.
+  explicit LocalRun(const RunOptions& options) : options_(options) {}
+  absl::StatusOr<RunReport> Run(SequenceDone done);
+
+ private:
+  using Shape = std::vector<int64_t>;
+  absl::Status Open();
+  // For sequences of `length` tokens, -1 where unknown: checks limits, makes the runner.
+  absl::Status Prepare(int64_t length);
+
+  absl::Status RunTokens(SequenceDone done);
+  absl::Status PrepareTokens();  // from the first sequence
+  // The present sequence of input_; returns the shape of its output.
+  absl::StatusOr<Shape> RunOne(SequenceReport& sequence);
+  absl::StatusOr<Shape> GenerateOne(SequenceReport& sequence);
+  absl::Status Emit(int32_t token, SequenceReport& sequence);
+
+  absl::Status RunTransforms(SequenceDone done);
+
+  absl::Status Tick(int64_t tokens, double fraction);  // after each chunk of a sequence
+  // The one file of several sequences is whole.
+  absl::Status CommitRows(const Shape& shape, std::vector<SequenceReport> rows, SequenceDone done);
+  absl::Status Done(SequenceReport sequence, SequenceDone done);
+
+  const RunOptions& options_;
+  const JobSpec& job_ = options_.job;
+  RunReport report_;
+  OutputFiles output_;
+  std::shared_ptr<const Model> model_;
+  std::unique_ptr<ThreadPool> pool_;
+  std::unique_ptr<TokenInput> input_;
+  int64_t chunk_ = 0;  // job_.chunk, or all of a sequence known to be shorter
+  std::unique_ptr<SequenceRunner> runner_;
+  std::unique_ptr<ChunkTask> task_;  // none for generate and transform
+  std::unique_ptr<Progress> progress_;
+};
+
+}  // namespace longwave

@@ -1,0 +1,52 @@
+#include "services/run_limits.h"
+
+#include "absl/strings/str_cat.h"
+#include "services/text.h"
+
+namespace longwave {
+
+absl::Status CheckTaskSuits(const Model& model, Task task) {
+  const bool has_tokens = model.config().vocab_size > 0;
+  if (task == Task::kTransform && has_tokens) {
+    return absl::InvalidArgumentError(absl::StrCat("model ", model.folder(),
+                                                   " is a language model: transform needs a stack "
+                                                   "of layers over float32 values"));
+  }
+  if (task != Task::kTransform && !has_tokens) {
+    return absl::InvalidArgumentError(absl::StrCat("model ", model.folder(),
+                                                   " is a stack of layers without a vocabulary: ",
+                                                   Name(task), " needs a language model"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckTokenizer(const Model& model, const TokenInput& input) {
+  if (!input.tokens_are_bytes() || model.config().tokenizer == "bytes") return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("model ", model.folder(), " has no tokenizer; give token ids as .npy"));
+}
+
+absl::Status CheckCacheFits(const Model& model, int64_t tokens, int64_t budget_bytes) {
+  const int64_t needed = model.cache_bytes(tokens);
+  if (needed <= budget_bytes) return absl::OkStatus();
+  constexpr int64_t kMany = 1 << 20;  // caches grow by pages: one token would say too much
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "attention's caches need ", needed, " bytes for ", tokens, " tokens, more than the budget of ",
+      budget_bytes, " bytes, which holds about ",
+      budget_bytes / (model.cache_bytes(kMany) / kMany), " tokens (--cache-budget)"));
+}
+
+absl::Status CheckChunkFits(const Model& model, int64_t chunk, int threads, int64_t memory_bytes) {
+  // A token takes four bytes at the very least; without this the product below could overflow.
+  int64_t needed = -1;
+  if (chunk <= memory_bytes / 4) {
+    needed = model.workspace_bytes(chunk, threads);
+    if (needed <= memory_bytes) return absl::OkStatus();
+  }
+  return absl::ResourceExhaustedError(
+      absl::StrCat("--chunk ", chunk, " needs ", needed < 0 ? "more" : HumanBytes(needed),
+                   needed < 0 ? " memory than the " : " of memory and this machine has ",
+                   HumanBytes(memory_bytes), needed < 0 ? " of this machine" : ""));
+}
+
+}  // namespace longwave

@@ -1,0 +1,22 @@
+// What is refused before it begins, with the numbers that say why.
+#pragma once
+
+#include <cstdint>
+
+#include "absl/status/status.h"
+#include "formats/token_input.h"
+#include "scheduler/job.h"
+#include "worker/model/model.h"
+
+namespace longwave {
+
+// Token tasks need a language model, transform a stack of layers.
+absl::Status CheckTaskSuits(const Model& model, Task task);
+// Bytes are tokens only of a model that says so.
+absl::Status CheckTokenizer(const Model& model, const TokenInput& input);
+// Attention's caches for a sequence of `tokens`.
+absl::Status CheckCacheFits(const Model& model, int64_t tokens, int64_t budget_bytes);
+// A chunk's arrays in this machine's memory.
+absl::Status CheckChunkFits(const Model& model, int64_t chunk, int threads, int64_t memory_bytes);
+
+}  // namespace longwave

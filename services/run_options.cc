@@ -1,0 +1,188 @@
+#include "services/run_options.h"
+
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <iterator>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "services/text.h"
+
+namespace longwave {
+namespace {
+
+constexpr int kMostThreads = 1024;
+
+// Options that one task alone reads: with another they are a mistake, not a wish to ignore.
+constexpr struct {
+  const char* option;
+  Task task;
+} kTaskOptions[] = {
+    {"--window", Task::kEmbed},           {"--max-logits-bytes", Task::kLogits},
+    {"--prompt", Task::kGenerate},        {"--max-new-tokens", Task::kGenerate},
+    {"--temperature", Task::kGenerate},   {"--top-k", Task::kGenerate},
+    {"--top-p", Task::kGenerate},         {"--seed", Task::kGenerate},
+};
+
+absl::Status Refuse(const std::string& what, const std::string& value, const std::string& why) {
+  return absl::InvalidArgumentError(absl::StrCat(what, " ", value, ": ", why));
+}
+
+absl::Status CheckDevice(const std::string& name) {
+  if (name == "auto" || name == "cpu") return absl::OkStatus();
+  if (absl::StartsWith(name, "cuda")) {
+    return Refuse("--device", name, "this build has no CUDA backend; use auto or cpu");
+  }
+  return Refuse("--device", name, "must be auto or cpu");
+}
+
+absl::StatusOr<InputFormat> ParseFormat(const std::string& name) {
+  if (name == "auto") return InputFormat::kAuto;
+  if (name == "bytes") return InputFormat::kBytes;
+  if (name == "fasta") return InputFormat::kFasta;
+  if (name == "npy") return InputFormat::kNpy;
+  return Refuse("--format", name, "must be one of auto, bytes, fasta, npy");
+}
+
+absl::Status CheckOutput(const CLI::App& run, const RunOptions& options) {
+  const Task task = options.job.task;
+  const bool only_array = task == Task::kEmbed || task == Task::kLogits || task == Task::kTransform;
+  if (only_array && options.out.empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--task ", Name(task), " makes an array: name its file with --out"));
+  }
+  if (run["--out"]->count() > 0 && options.out.empty()) return Refuse("--out", "''", "is empty");
+  if (options.out == "-") return Refuse("--out", "-", "must be a file");
+  return absl::OkStatus();
+}
+
+// CLI11 would read a number beyond the type's as the largest there is, and "-1" as an unsigned one.
+template <typename Int>
+CLI::Validator Whole(const char* what) {
+  return CLI::Validator(
+      [what](std::string& text) {
+        Int value;
+        return absl::SimpleAtoi(text, &value) ? "" : absl::StrCat(text, " is not ", what);
+      },
+      "");
+}
+
+CLI::Validator Bytes() {
+  return CLI::Validator(
+      [](std::string& text) {
+        absl::StatusOr<int64_t> bytes = ParseBytes(text);
+        if (!bytes.ok()) return std::string(bytes.status().message());
+        text = absl::StrCat(*bytes);
+        return std::string();
+      },
+      "");
+}
+
+}  // namespace
+
+int64_t PhysicalMemoryBytes() {
+  return int64_t{sysconf(_SC_PHYS_PAGES)} * int64_t{sysconf(_SC_PAGESIZE)};
+}
+
+int64_t RunOptions::DefaultCacheBudget() {
+  return std::min(int64_t{8} << 30, PhysicalMemoryBytes() / 2);
+}
+
+absl::Status CheckThreads(int threads) {
+  if (threads >= 0 && threads <= kMostThreads) return absl::OkStatus();
+  return Refuse("--threads", absl::StrCat(threads),
+                absl::StrCat("must be 1 to ", kMostThreads, ", or 0 for every processor"));
+}
+
+void AddRunOptions(CLI::App& run, RunOptions& options) {
+  JobSpec& job = options.job;
+  const CLI::Validator whole = Whole<int64_t>("a whole number");
+  run.add_option("MODEL", job.model, "A folder with config.json and model.safetensors")->required();
+  run.add_option("INPUT", job.input,
+                 "Text or any bytes, FASTA (plain or gzip), .npy of token ids or, for transform, of "
+                 "float32 values; - is standard input");
+  run.add_option("--task", options.task_name, absl::StrCat("One of ", TaskNames()))
+      ->capture_default_str();
+  run.add_option("--out", options.out,
+                 "The .npy file to write; OUT.RECORD.npy for each record where there are several. "
+                 "generate: another ending than .npy gets the bytes themselves");
+  run.add_option("--format", options.format_name, "What INPUT is: auto, bytes, fasta or npy")
+      ->capture_default_str();
+  run.add_flag("--json", options.json, "Print one JSON object, and nothing else, on standard output");
+  run.add_flag("--quiet", options.quiet, "No progress and no summary");
+
+  const std::string machine = "How it runs";
+  run.add_option("--chunk", job.chunk, "Tokens in one piece: memory grows with it, not with INPUT")
+      ->check(whole)
+      ->capture_default_str()
+      ->group(machine);
+  run.add_option("--threads", options.threads, "Threads; 0: one for each processor")
+      ->check(whole)
+      ->capture_default_str()
+      ->group(machine);
+  run.add_option("--device", options.device_name, "auto or cpu")
+      ->capture_default_str()
+      ->group(machine);
+  run.add_option("--cache-budget", options.cache_budget_bytes,
+                 "Most memory for attention layers' caches, in bytes or as 512MB, 8GB (of 1024); the "
+                 "default is half of the memory, 8GB at most")
+      ->transform(Bytes())
+      ->group(machine);
+
+  run.add_option("--window", job.window, "Tokens in one mean (default: all of a sequence)")
+      ->check(whole)
+      ->group("embed");
+  run.add_option("--max-logits-bytes", job.max_logits_bytes,
+                 "Refuse to make a larger array than this (default 1GB)")
+      ->transform(Bytes())
+      ->group("logits");
+
+  const std::string generate = "generate";
+  run.add_option("--prompt", job.prompt, "The text to continue, in place of INPUT")->group(generate);
+  run.add_option("--max-new-tokens", job.max_new_tokens, "How many tokens to make")
+      ->check(whole)
+      ->capture_default_str()
+      ->group(generate);
+  run.add_option("--temperature", job.temperature, "0 is greedy; 1 samples as the model predicts")
+      ->capture_default_str()
+      ->group(generate);
+  run.add_option("--top-k", job.top_k, "Only the K most probable tokens; 0: all")
+      ->check(whole)
+      ->capture_default_str()
+      ->group(generate);
+  run.add_option("--top-p", job.top_p, "Only the most probable tokens that add up to P; 1: all")
+      ->capture_default_str()
+      ->group(generate);
+  run.add_option("--seed", job.seed, "Another seed draws other tokens")
+      ->check(Whole<uint64_t>("a whole number from 0 to 2^64 - 1"))
+      ->capture_default_str()
+      ->group(generate);
+}
+
+absl::Status FinishRunOptions(const CLI::App& run, RunOptions& options) {
+  absl::StatusOr<Task> task = ParseTask(options.task_name);
+  if (!task.ok()) return Refuse("--task", options.task_name, absl::StrCat("must be one of ", TaskNames()));
+  options.job.task = *task;
+  for (const auto& [option, only] : kTaskOptions) {
+    if (run[option]->count() > 0 && *task != only) {
+      return absl::InvalidArgumentError(absl::StrCat(option, " is for --task ", Name(only), ", not ",
+                                                     Name(*task)));
+    }
+  }
+  if (run["--prompt"]->count() > 0 && options.job.prompt.empty()) {
+    return absl::InvalidArgumentError("--prompt is empty: a model needs at least one token");
+  }
+  absl::StatusOr<InputFormat> format = ParseFormat(options.format_name);
+  if (!format.ok()) return format.status();
+  options.format = *format;
+  absl::Status status = CheckDevice(options.device_name);
+  if (status.ok()) status = CheckThreads(options.threads);
+  if (status.ok()) status = options.job.Validate();
+  if (status.ok()) status = CheckOutput(run, options);
+  return status;
+}
+
+}  // namespace longwave

@@ -1,0 +1,50 @@
+// The command line of `longwave run`.
+//
+// Thread safety: plain data.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/status.h"
+#include "formats/token_input.h"
+#include "scheduler/job.h"
+
+namespace CLI {
+class App;
+}
+
+namespace longwave {
+
+struct RunOptions {
+  JobSpec job;
+  std::string out;  // empty: none
+  InputFormat format = InputFormat::kAuto;
+  int threads = 0;  // 0: one for each processor
+  int64_t cache_budget_bytes = DefaultCacheBudget();
+  bool json = false;
+  bool quiet = false;
+
+  // generate: text goes to standard output as it is made. There JSON owns it, and a quiet run that
+  // writes a file wants none.
+  bool StreamsText() const {
+    return job.task == Task::kGenerate && !json && !(quiet && !out.empty());
+  }
+
+  // As typed: Finish() reads them.
+  std::string task_name = "score", device_name = "auto", format_name = "auto";
+
+  // Half of the machine's memory, 8 GiB at most.
+  static int64_t DefaultCacheBudget();
+};
+
+int64_t PhysicalMemoryBytes();
+
+// Adds the options to `run`; they are stored in `options`, which must outlive the parsing.
+void AddRunOptions(CLI::App& run, RunOptions& options);
+// After parsing: what was typed becomes values, and all of it is checked. Names every refused value.
+absl::Status FinishRunOptions(const CLI::App& run, RunOptions& options);
+// Threads a person may ask for. Names a refused value.
+absl::Status CheckThreads(int threads);
+
+}  // namespace longwave

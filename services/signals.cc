@@ -1,0 +1,48 @@
+#include "services/signals.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+
+namespace longwave {
+namespace {
+
+volatile std::sig_atomic_t stop_signal = 0;
+int null_fd = -1;
+
+void OnStop(int signal) {
+  const int saved = errno;
+  stop_signal = signal;
+  // A read of standard input that waits now is interrupted by us and, tried again, finds its end.
+  if (null_fd >= 0) dup2(null_fd, STDIN_FILENO);
+  errno = saved;
+}
+
+}  // namespace
+
+void InstallSignals() {
+  null_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+  struct sigaction stop = {};
+  stop.sa_handler = OnStop;
+  stop.sa_flags = SA_RESETHAND;  // and not SA_RESTART
+  sigemptyset(&stop.sa_mask);
+  for (int signal : {SIGINT, SIGTERM}) {
+    struct sigaction before = {};
+    // A shell starts background jobs with SIGINT ignored; that stays.
+    if (sigaction(signal, nullptr, &before) == 0 && before.sa_handler == SIG_IGN) continue;
+    sigaction(signal, &stop, nullptr);
+  }
+  std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);
+}
+
+int StopSignal() { return stop_signal; }
+
+absl::Status CheckStop() {
+  if (stop_signal == 0) return absl::OkStatus();
+  return absl::CancelledError(stop_signal == SIGINT ? "stopped by SIGINT" : "stopped by SIGTERM");
+}
+
+}  // namespace longwave

@@ -1,0 +1,106 @@
+#include "services/text.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cmath>
+#include <cstdio>
+#include <limits>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+
+namespace longwave {
+namespace {
+
+// Bytes of the UTF-8 sequence that starts `s`; 0 where none does (RFC 3629, section 4).
+size_t Utf8Length(absl::string_view s) {
+  const auto byte = [&](size_t i) { return i < s.size() ? static_cast<uint8_t>(s[i]) : 0; };
+  const auto tail = [&](size_t i) { return (byte(i) & 0xc0) == 0x80; };
+  const uint8_t lead = byte(0);
+  if (lead < 0x80) return 1;
+  if (lead >= 0xc2 && lead <= 0xdf) return tail(1) ? 2 : 0;
+  if (lead >= 0xe0 && lead <= 0xef) {
+    const uint8_t least = lead == 0xe0 ? 0xa0 : 0x80, most = lead == 0xed ? 0x9f : 0xbf;
+    return byte(1) >= least && byte(1) <= most && tail(2) ? 3 : 0;
+  }
+  if (lead >= 0xf0 && lead <= 0xf4) {
+    const uint8_t least = lead == 0xf0 ? 0x90 : 0x80, most = lead == 0xf4 ? 0x8f : 0xbf;
+    return byte(1) >= least && byte(1) <= most && tail(2) && tail(3) ? 4 : 0;
+  }
+  return 0;
+}
+
+}  // namespace
+
+std::string WithCommas(int64_t n) {
+  std::string digits = absl::StrCat(n);
+  const int first = n < 0 ? 1 : 0;
+  for (int i = static_cast<int>(digits.size()) - 3; i > first; i -= 3) digits.insert(i, 1, ',');
+  return digits;
+}
+
+std::string HumanBytes(int64_t bytes) {
+  constexpr const char* kUnits[] = {"KiB", "MiB", "GiB", "TiB", "PiB"};
+  if (bytes < 1024) return absl::StrCat(bytes, " bytes");
+  double value = static_cast<double>(bytes) / 1024;
+  int unit = 0;
+  for (; value >= 1024 && unit < 4; ++unit) value /= 1024;
+  return absl::StrFormat("%.1f %s", value, kUnits[unit]);
+}
+
+absl::StatusOr<int64_t> ParseBytes(absl::string_view text) {
+  constexpr absl::string_view kUnits = "KMGT";
+  absl::string_view digits = text;
+  // "iB" and "B" say nothing of the size.
+  if (absl::EndsWithIgnoreCase(digits, "B")) digits.remove_suffix(1);
+  if (absl::EndsWithIgnoreCase(digits, "I")) digits.remove_suffix(1);
+  int shift = 0;
+  const size_t unit = digits.empty() ? absl::string_view::npos
+                                     : kUnits.find(absl::ascii_toupper(digits.back()));
+  if (unit != absl::string_view::npos) {
+    shift = 10 * static_cast<int>(unit + 1);
+    digits.remove_suffix(1);
+  }
+  int64_t value = 0;
+  if (!absl::SimpleAtoi(digits, &value) || value < 0 ||
+      value > (std::numeric_limits<int64_t>::max() >> shift)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(text, " is not a number of bytes, like 1000, 64K, 512MB or 8GB"));
+  }
+  return value << shift;
+}
+
+std::string HumanSeconds(double seconds) {
+  if (seconds < 1) return absl::StrFormat("%.2f s", seconds);
+  if (seconds < 59.95) return absl::StrFormat("%.1f s", seconds);
+  const int64_t whole = std::llround(std::min(seconds, 1e15));
+  if (whole < 3600) return absl::StrFormat("%d:%02d", whole / 60, whole % 60);
+  return absl::StrFormat("%d:%02d:%02d", whole / 3600, whole / 60 % 60, whole % 60);
+}
+
+std::string ToUtf8(absl::string_view bytes) {
+  std::string text;
+  while (!bytes.empty()) {
+    const size_t length = Utf8Length(bytes);
+    absl::StrAppend(&text, length == 0 ? absl::string_view("\xEF\xBF\xBD") : bytes.substr(0, length));
+    bytes.remove_prefix(std::max<size_t>(length, 1));
+  }
+  return text;
+}
+
+std::string BaseName(const std::string& path) {
+  if (path == "-") return "standard input";
+  return path.substr(path.rfind('/') + 1);
+}
+
+absl::Status PrintOut(absl::string_view text) {
+  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0) {
+    return absl::ErrnoToStatus(errno, "standard output");
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace longwave

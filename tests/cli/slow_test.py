@@ -1,0 +1,66 @@
+"""What takes longer: memory over long inputs, progress while it runs."""
+
+import os
+import pty
+import re
+import select
+import subprocess
+import time
+import unittest
+
+from support import DNA, LONG, PROGRAM, CliTest, read_npy
+
+
+class Slow(CliTest):
+    def peak_memory(self, *arguments):
+        """Bytes of resident memory at most, of one run."""
+        process = subprocess.Popen([PROGRAM, "run", *map(str, arguments)])
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        self.assertEqual(process.returncode, 0)
+        return usage.ru_maxrss * 1024
+
+    def test_memory_does_not_grow_with_the_sequence(self):
+        peaks = []
+        for length in (200_000, 3_200_000):
+            ids = self.npy(f"{length}.npy", [i * i % 63 for i in range(length)])
+            out = self.path("out.npy")
+            peaks.append(self.peak_memory(LONG, ids, "--out", out, "--quiet"))
+            self.assertEqual(read_npy(out)[1], (length,))
+        self.assertLess(peaks[1], 1.1 * peaks[0])
+
+    def test_plain_lines_are_seldom(self):
+        text = self.path("a.txt", "ACGT" * 75_000)
+        start = time.monotonic()
+        result = self.run_ok(DNA, text, "--chunk", 512)
+        lines = result.stderr.decode().splitlines()
+        self.assertGreater(len(lines), 0)
+        self.assertLessEqual(len(lines), (time.monotonic() - start) / 2)
+        for line in lines:
+            self.assertRegex(line, r"\A[\d,]+ tokens \(\d+ %\), [\d,]+ tokens/s, .* left\Z")
+
+    def test_bar_on_a_terminal(self):
+        text = self.path("a.txt", "ACGT" * 25_000)
+        main, side = pty.openpty()
+        process = subprocess.Popen([PROGRAM, "run", str(DNA), str(text), "--chunk", "512"],
+                                   stderr=side, stdout=subprocess.DEVNULL)
+        os.close(side)
+        shown = b""
+        while select.select([main], [], [], 60)[0]:
+            try:
+                data = os.read(main, 65536)
+            except OSError:  # the other side is closed
+                break
+            if not data:
+                break
+            shown += data
+        os.close(main)
+        self.assertEqual(process.wait(), 0)
+        self.assertTrue(re.search(rb"\r\[#+\.+\] +\d+ %  [\d,]+ tokens  [\d,]+ tokens/s  .* left",
+                                  shown), shown[:200])
+        self.assertTrue(shown.endswith(b"\r\x1b[K"))  # and is gone at the end
+        self.assertNotIn(b"\n", shown)
+
+
+if __name__ == "__main__":
+    unittest.main()

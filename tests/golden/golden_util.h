@@ -1,0 +1,79 @@
+// What the golden tests share: loading a case and measuring an error.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "formats/safetensors.h"
+#include "worker/executor/sequence_runner.h"
+
+namespace longwave {
+
+inline std::string Source(const std::string& path) {
+  return std::string(LONGWAVE_SOURCE_DIR) + "/" + path;
+}
+
+template <typename T>
+std::vector<T> Values(const Safetensors& file, const std::string& name) {
+  const absl::StatusOr<TensorView> tensor = file.Find(name);
+  EXPECT_TRUE(tensor.ok()) << tensor.status();
+  if (!tensor.ok()) return {};
+  std::vector<T> values(tensor->elements());
+  EXPECT_EQ(ByteSize(tensor->dtype), static_cast<int64_t>(sizeof(T))) << name;
+  std::memcpy(values.data(), tensor->data, values.size() * sizeof(T));
+  return values;
+}
+
+// A model with its golden file.
+struct Case {
+  std::shared_ptr<const Model> model;
+  std::shared_ptr<const Safetensors> golden;
+
+  explicit Case(const std::string& folder) {
+    absl::StatusOr<std::shared_ptr<const Model>> loaded = Model::Load(Source(folder));
+    absl::StatusOr<std::shared_ptr<const Safetensors>> file =
+        Safetensors::Open(Source(folder + "/golden.safetensors"));
+    EXPECT_TRUE(loaded.ok()) << loaded.status();
+    EXPECT_TRUE(file.ok()) << file.status();
+    if (loaded.ok()) model = *loaded;
+    if (file.ok()) golden = *file;
+  }
+  std::unique_ptr<SequenceRunner> Runner(int64_t chunk, ThreadPool& pool) const {
+    auto runner = SequenceRunner::Create(model, {.chunk = chunk}, &pool);
+    EXPECT_TRUE(runner.ok()) << runner.status();
+    return *std::move(runner);
+  }
+};
+
+// || got - want || / || want ||; infinite where anything is NaN.
+inline double RelativeError(const std::vector<float>& got, const std::vector<float>& want) {
+  if (got.size() != want.size()) return INFINITY;
+  double difference = 0, norm = 0;
+  for (size_t i = 0; i < got.size(); ++i) {
+    difference += (double{got[i]} - want[i]) * (double{got[i]} - want[i]);
+    norm += double{want[i]} * want[i];
+  }
+  const double error = std::sqrt(difference / norm);
+  return std::isnan(error) ? INFINITY : error;
+}
+
+// nll[t] of ids[t + 1] given ids[0..t], in chunks.
+inline std::vector<float> Score(SequenceRunner& runner, const std::vector<int32_t>& ids,
+                                int64_t chunk) {
+  const int64_t last = static_cast<int64_t>(ids.size()) - 1;
+  std::vector<float> nll(last);
+  runner.Reset();
+  for (int64_t t = 0; t < last; t += chunk) {
+    const size_t n = static_cast<size_t>(std::min(chunk, last - t));
+    EXPECT_EQ(runner.Forward({ids.data() + t, n}), absl::OkStatus());
+    EXPECT_EQ(runner.TokenLoss({ids.data() + t + 1, n}, {nll.data() + t, n}), absl::OkStatus());
+  }
+  return nll;
+}
+
+}  // namespace longwave

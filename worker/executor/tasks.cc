@@ -1,0 +1,203 @@
+#include "worker/executor/tasks.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "absl/strings/str_cat.h"
+
+namespace longwave {
+namespace {
+
+// Logits are made so many at a time: 4 MiB.
+constexpr int64_t kLogitsTile = int64_t{1} << 20;
+
+int64_t Size(absl::Span<const int32_t> tokens) { return static_cast<int64_t>(tokens.size()); }
+
+// Cuts the present sequence into chunks, reading one token further than the chunk it gives.
+class ChunkReader {
+ public:
+  ChunkReader(TokenInput& input, int64_t chunk) : input_(input), chunk_(chunk), buffer_(chunk + 1) {}
+
+  // No tokens: the end.
+  absl::StatusOr<TokenChunk> Next() {
+    if (more_) buffer_[0] = buffer_[chunk_];
+    const int64_t kept = more_ ? 1 : 0;
+    absl::StatusOr<int64_t> got = input_.Read(absl::MakeSpan(buffer_).subspan(kept));
+    if (!got.ok()) return got.status();
+    const int64_t tokens = kept + *got;
+    more_ = tokens > chunk_;
+    TokenChunk chunk;
+    chunk.tokens = absl::MakeConstSpan(buffer_).subspan(0, std::min(tokens, chunk_));
+    if (more_) chunk.lookahead = buffer_[chunk_];
+    return chunk;
+  }
+
+ private:
+  TokenInput& input_;
+  int64_t chunk_;
+  std::vector<int32_t> buffer_;
+  bool more_ = false;  // buffer_[chunk_] holds the next chunk's first token
+};
+
+absl::Status CheckFinite(absl::Span<const float> values, int64_t first_row, int64_t width) {
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (!std::isfinite(values[i])) {
+      return absl::InvalidArgumentError(absl::StrCat("the input at (", first_row + i / width, ", ",
+                                                     i % width, ") is ", values[i]));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status ScoreTask::Chunk(const TokenChunk& chunk, SequenceRunner& runner, FloatSink sink) {
+  if (runner.position() == 0) {
+    const float none = std::numeric_limits<float>::quiet_NaN();
+    absl::Status sent = sink({&none, 1});
+    if (!sent.ok()) return sent;
+  }
+  absl::Status status = runner.Forward(chunk.tokens);
+  if (!status.ok()) return status;
+  auto end = std::copy(chunk.tokens.begin() + 1, chunk.tokens.end(), targets_.begin());
+  if (chunk.lookahead.has_value()) *end++ = *chunk.lookahead;
+  const size_t count = end - targets_.begin();
+  if (count == 0) return absl::OkStatus();  // a last chunk of one token
+  const absl::Span<float> nll = absl::MakeSpan(nll_).first(count);
+  status = runner.TokenLoss(absl::MakeSpan(targets_).first(count), nll);
+  if (!status.ok()) return status;
+  for (float value : nll) carry_[0] += value;
+  return sink(nll);
+}
+
+absl::Status EmbedTask::EndWindow(FloatSink sink) {
+  double& tokens = carry_.back();
+  for (size_t i = 0; i < mean_.size(); ++i) mean_[i] = static_cast<float>(carry_[i] / tokens);
+  Reset();
+  return sink(mean_);
+}
+
+absl::Status EmbedTask::Chunk(const TokenChunk& chunk, SequenceRunner& runner, FloatSink sink) {
+  absl::Status status = runner.Forward(chunk.tokens);
+  if (!status.ok()) return status;
+  const float* row = runner.hidden().data();
+  for (int64_t t = 0; t < Size(chunk.tokens); ++t, row += mean_.size()) {
+    for (size_t i = 0; i < mean_.size(); ++i) carry_[i] += row[i];
+    carry_.back() += 1;
+    const bool last = t + 1 == Size(chunk.tokens) && !chunk.lookahead.has_value();
+    if (last || carry_.back() >= static_cast<double>(window_)) {
+      status = EndWindow(sink);
+      if (!status.ok()) return status;
+    }
+  }
+  return absl::OkStatus();
+}
+
+std::vector<int64_t> EmbedTask::OutputShape(int64_t length) const {
+  return {length / window_ + (length % window_ != 0), static_cast<int64_t>(mean_.size())};
+}
+
+LogitsTask::LogitsTask(int64_t vocab, int64_t max_elements)
+    : ChunkTask(0),
+      vocab_(vocab),
+      max_elements_(max_elements),
+      rows_(std::max(vocab, kLogitsTile / vocab * vocab)) {}
+
+absl::Status LogitsTask::Check(int64_t tokens) const {
+  // Not tokens * vocab_, which may pass the end of int64.
+  if (tokens <= max_elements_ / vocab_) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      absl::StrCat("logits of ", tokens, " tokens x vocabulary ", vocab_, " pass the limit of ",
+                   max_elements_, " values (", max_elements_ * sizeof(float), " bytes), which is ",
+                   max_elements_ / vocab_, " tokens"));
+}
+
+absl::Status LogitsTask::Chunk(const TokenChunk& chunk, SequenceRunner& runner, FloatSink sink) {
+  absl::Status status = Check(runner.position() + Size(chunk.tokens));
+  if (!status.ok()) return status;
+  status = runner.Forward(chunk.tokens);
+  const int64_t tile = static_cast<int64_t>(rows_.size()) / vocab_;
+  for (int64_t first = 0; status.ok() && first < Size(chunk.tokens); first += tile) {
+    const int64_t rows = std::min(tile, Size(chunk.tokens) - first);
+    const absl::Span<float> out = absl::MakeSpan(rows_).first(rows * vocab_);
+    status = runner.Logits(first, rows, out);
+    if (status.ok()) status = sink(out);
+  }
+  return status;
+}
+
+absl::StatusOr<int64_t> RunSequence(ChunkTask& task, SequenceRunner& runner, TokenInput& input,
+                                    int64_t chunk, FloatSink sink, ProgressFn progress) {
+  ChunkReader reader(input, chunk);
+  runner.Reset();
+  task.Reset();
+  while (true) {
+    absl::StatusOr<TokenChunk> next = reader.Next();
+    if (!next.ok()) return next.status();
+    if (next->tokens.empty()) return runner.position();
+    absl::Status status = task.Chunk(*next, runner, sink);
+    if (status.ok()) status = progress(runner.position());
+    if (!status.ok()) return status;
+  }
+}
+
+absl::Status RunTransform(SequenceRunner& runner, NpyReader& input, int64_t rows, int64_t chunk,
+                          FloatSink sink, ProgressFn progress) {
+  const int64_t width = runner.model().config().d_model;
+  const int64_t most = std::min(chunk, rows);
+  std::vector<float> x(most * width), y(most * width);
+  runner.Reset();
+  for (int64_t first = 0; first < rows; first += most) {
+    const int64_t values = std::min(most, rows - first) * width;
+    const absl::Span<float> in = absl::MakeSpan(x).first(values);
+    const absl::Span<float> out = absl::MakeSpan(y).first(values);
+    absl::StatusOr<int64_t> got = input.ReadFloats(in);
+    if (!got.ok()) return got.status();
+    absl::Status status = CheckFinite(in, first, width);
+    if (status.ok()) status = runner.Transform(in, out);
+    if (status.ok()) status = sink(out);
+    if (status.ok()) status = progress(first + values / width);
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status GenerateTask::Prompt(absl::Span<const int32_t> tokens, SequenceRunner& runner) {
+  rows_ = Size(tokens);
+  return runner.Forward(tokens);
+}
+
+absl::StatusOr<int32_t> GenerateTask::Next(SequenceRunner& runner) {
+  absl::Status status = runner.Logits(rows_ - 1, 1, absl::MakeSpan(logits_));
+  if (!status.ok()) return status;
+  return sampler_.Sample(logits_);
+}
+
+absl::StatusOr<int64_t> RunGenerate(GenerateTask& task, SequenceRunner& runner, TokenInput& input,
+                                    int64_t chunk, int64_t max_new_tokens, TokenSink sink,
+                                    ProgressFn progress) {
+  ChunkReader reader(input, chunk);
+  runner.Reset();
+  while (true) {
+    absl::StatusOr<TokenChunk> next = reader.Next();
+    if (!next.ok()) return next.status();
+    if (next->tokens.empty()) break;
+    absl::Status status = task.Prompt(next->tokens, runner);
+    if (status.ok()) status = progress(runner.position());
+    if (!status.ok()) return status;
+  }
+  const int64_t prompt = runner.position();
+  for (int64_t made = 1; made <= max_new_tokens; ++made) {
+    absl::StatusOr<int32_t> token = task.Next(runner);
+    if (!token.ok()) return token.status();
+    absl::Status status = sink(*token);
+    // The last token needs no pass: nothing follows it.
+    if (status.ok() && made < max_new_tokens) status = task.Prompt({&*token, 1}, runner);
+    if (status.ok()) status = progress(prompt + made);
+    if (!status.ok()) return status;
+  }
+  return prompt;
+}
+
+}  // namespace longwave

@@ -1,0 +1,129 @@
+// Tasks: what is made of a sequence as it goes through a model.
+//
+// The unit of work is one chunk: tokens, the one token after them, the state and the task's carry in;
+// values, state and carry out. RunSequence() does the chunks of a sequence one after another in this
+// process; who has the state and the carry can do any chunk elsewhere.
+//
+// Everything streams: memory does not grow with the sequence.
+//
+// Thread safety: one caller at a time.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "formats/npy.h"
+#include "formats/token_input.h"
+#include "worker/executor/sampler.h"
+#include "worker/executor/sequence_runner.h"
+
+namespace longwave {
+
+// Takes values in the order of the output. An error stops the task and is passed on.
+using FloatSink = absl::FunctionRef<absl::Status(absl::Span<const float>)>;
+using TokenSink = absl::FunctionRef<absl::Status(int32_t)>;
+// Called after each chunk with the sequence's tokens so far. An error stops the task and is passed on.
+using ProgressFn = absl::FunctionRef<absl::Status(int64_t tokens)>;
+
+struct TokenChunk {
+  absl::Span<const int32_t> tokens;  // at least one
+  std::optional<int32_t> lookahead;  // the token after them; none: the sequence ends here
+};
+
+class ChunkTask {
+ public:
+  virtual ~ChunkTask() = default;
+  // One chunk. REQUIRES: the runner stands where the chunk starts, carry() as the chunk before left it.
+  virtual absl::Status Chunk(const TokenChunk& chunk, SequenceRunner& runner, FloatSink sink) = 0;
+  // What the task hands on from chunk to chunk beside the model's state, always as many numbers; all
+  // zero before the first chunk.
+  absl::Span<double> carry() { return absl::MakeSpan(carry_); }
+  void Reset() { carry_.assign(carry_.size(), 0.0); }
+  // Of the output of a sequence of `length` tokens.
+  virtual std::vector<int64_t> OutputShape(int64_t length) const = 0;
+
+ protected:
+  explicit ChunkTask(int64_t carry) : carry_(carry) {}
+  std::vector<double> carry_;
+};
+
+// Negative log-likelihood in nats of each token given all before it: (length), entry 0 NaN. Chunk k
+// gives the entries one token late, [k c + 1, (k + 1) c], and chunk 0 entry 0 as well: an entry needs
+// the hidden state of the token before.
+class ScoreTask final : public ChunkTask {
+ public:
+  explicit ScoreTask(int64_t chunk) : ChunkTask(1), targets_(chunk), nll_(chunk) {}
+  absl::Status Chunk(const TokenChunk& chunk, SequenceRunner& runner, FloatSink sink) override;
+  std::vector<int64_t> OutputShape(int64_t length) const override { return {length}; }
+  double total_nats() const { return carry_[0]; }  // over length - 1 tokens
+
+ private:
+  std::vector<int32_t> targets_;
+  std::vector<float> nll_;
+};
+
+// Mean of the last hidden states (after ln_f) over each `window` tokens, the last window perhaps
+// shorter: (ceil(length / window), d_model). Windows cross the borders of chunks.
+class EmbedTask final : public ChunkTask {
+ public:
+  EmbedTask(int64_t d_model, int64_t window)
+      : ChunkTask(d_model + 1), window_(window), mean_(d_model) {}
+  absl::Status Chunk(const TokenChunk& chunk, SequenceRunner& runner, FloatSink sink) override;
+  std::vector<int64_t> OutputShape(int64_t length) const override;
+
+ private:
+  absl::Status EndWindow(FloatSink sink);
+  int64_t window_;
+  std::vector<float> mean_;
+};
+
+// All logits: (length, vocab). Refuses a chunk that would take the sequence's past `max_elements`.
+class LogitsTask final : public ChunkTask {
+ public:
+  LogitsTask(int64_t vocab, int64_t max_elements);
+  absl::Status Chunk(const TokenChunk& chunk, SequenceRunner& runner, FloatSink sink) override;
+  std::vector<int64_t> OutputShape(int64_t length) const override { return {length, vocab_}; }
+  // Whether `tokens` tokens may be asked for: names the limit, tokens and vocabulary.
+  absl::Status Check(int64_t tokens) const;
+
+ private:
+  int64_t vocab_, max_elements_;
+  std::vector<float> rows_;
+};
+
+// The present sequence of `input` from its start to its end; returns its length.
+absl::StatusOr<int64_t> RunSequence(ChunkTask& task, SequenceRunner& runner, TokenInput& input,
+                                    int64_t chunk, FloatSink sink, ProgressFn progress);
+
+// `rows` rows of a float32 array through a stack of layers, from a zero state.
+absl::Status RunTransform(SequenceRunner& runner, NpyReader& input, int64_t rows, int64_t chunk,
+                          FloatSink sink, ProgressFn progress);
+
+// Continues a prompt token by token.
+class GenerateTask {
+ public:
+  explicit GenerateTask(const SamplerOptions& options, int64_t vocab)
+      : sampler_(options), logits_(vocab) {}
+  // A chunk of the prompt.
+  absl::Status Prompt(absl::Span<const int32_t> tokens, SequenceRunner& runner);
+  // REQUIRES: the runner has seen at least one token. The next token, which the runner has not seen.
+  absl::StatusOr<int32_t> Next(SequenceRunner& runner);
+
+ private:
+  Sampler sampler_;
+  std::vector<float> logits_;
+  int64_t rows_ = 0;  // of the runner's last Forward
+};
+
+// The present sequence of `input` is the prompt; then `max_new_tokens` more, each to `sink` at once.
+// Returns the prompt's length. progress: the tokens of prompt and continuation.
+absl::StatusOr<int64_t> RunGenerate(GenerateTask& task, SequenceRunner& runner, TokenInput& input,
+                                    int64_t chunk, int64_t max_new_tokens, TokenSink sink,
+                                    ProgressFn progress);
+
+}  // namespace longwave
