@@ -9,8 +9,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 program=build/longwave
 out=demo-output
 bases=1000000
-prompt="And it came to pass in those days, that "
-sampling=(--max-new-tokens 200 --temperature 0.7 --top-p 0.9 --seed 1)
+prompt="The programmer said unto the user, "
+sampling=(--max-new-tokens 200 --temperature 0.6 --top-p 0.9 --seed 1)
 
 bold='' plain=''
 if [[ -t 1 ]]; then bold=$'\033[1m' plain=$'\033[0m'; fi

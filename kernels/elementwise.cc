@@ -103,22 +103,15 @@ HWY_INLINE V GeluErf(V x) {
   return hn::MulAdd(half, Erf(hn::Mul(x, hn::Set(kTag, 0.7071067811865476f))), half);
 }
 
-void BiasActivateT(Activation activation, const float* bias, float* x, int64_t n) {
-  const V zero = hn::Zero(kTag);
-  const bool with_bias = bias != nullptr;
+void ActivateT(Activation activation, float* x, int64_t n) {
   switch (activation) {
     case Activation::kNone:
-      if (with_bias) AddT(bias, x, n);
       return;
     case Activation::kGeluTanh:
-      Map(x, bias, x, n, [=](V v, V b, V) HWY_ATTR {
-        return GeluTanh(hn::Add(v, with_bias ? b : zero));
-      });
+      Map(x, nullptr, x, n, [](V v, V, V) HWY_ATTR { return GeluTanh(v); });
       return;
     case Activation::kGeluErf:
-      Map(x, bias, x, n, [=](V v, V b, V) HWY_ATTR {
-        return GeluErf(hn::Add(v, with_bias ? b : zero));
-      });
+      Map(x, nullptr, x, n, [](V v, V, V) HWY_ATTR { return GeluErf(v); });
       return;
   }
 }
@@ -193,7 +186,7 @@ HWY_EXPORT(MultiplyT);
 HWY_EXPORT(MultiplyAddT);
 HWY_EXPORT(AddT);
 HWY_EXPORT(ScaleT);
-HWY_EXPORT(BiasActivateT);
+HWY_EXPORT(ActivateT);
 HWY_EXPORT(GluT);
 HWY_EXPORT(MaxT);
 HWY_EXPORT(ExpSumT);
@@ -213,11 +206,8 @@ float MaxOf(const float* x, int64_t count) { return HWY_DYNAMIC_DISPATCH(MaxT)(x
 float ExpSum(float* x, int64_t count, float max, bool write) {
   return HWY_DYNAMIC_DISPATCH(ExpSumT)(x, count, max, write);
 }
-void BiasActivate(Activation activation, const float* bias, float* x, int64_t count) {
-  HWY_DYNAMIC_DISPATCH(BiasActivateT)(activation, bias, x, count);
-}
 void Activate(Activation activation, float* x, int64_t count) {
-  BiasActivate(activation, nullptr, x, count);
+  HWY_DYNAMIC_DISPATCH(ActivateT)(activation, x, count);
 }
 void Glu(const float* a, const float* b, float* out, int64_t count) {
   HWY_DYNAMIC_DISPATCH(GluT)(a, b, out, count);

@@ -11,12 +11,10 @@ namespace longwave {
 enum class Activation { kNone, kGeluTanh, kGeluErf };
 const char* Name(Activation activation);
 
-// In place.
+// In place. NaN stays NaN.
 void Activate(Activation activation, float* x, int64_t count);
-// x[i] = activation(x[i] + bias[i]); bias null: none.
-void BiasActivate(Activation activation, const float* bias, float* x, int64_t count);
 
-// out[i] = a[i] * sigmoid(b[i]); out may be a.
+// out[i] = a[i] * sigmoid(b[i]); out may be a. NaN in either stays NaN.
 void Glu(const float* a, const float* b, float* out, int64_t count);
 
 }  // namespace longwave

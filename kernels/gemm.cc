@@ -35,6 +35,19 @@ Tiling TileOf(const GemmDesc& desc) {
   return t;
 }
 
+// out[i] = bias[i * step], or += it.
+void StartWith(bool accumulate, int64_t step, const float* bias, float* out, int64_t count) {
+  if (accumulate && step == 1) {
+    Add(bias, out, count);
+  } else if (accumulate) {
+    for (int64_t i = 0; i < count; ++i) out[i] += *bias;
+  } else if (step == 1) {
+    std::copy_n(bias, count, out);
+  } else {
+    std::fill_n(out, count, *bias);
+  }
+}
+
 void RunTile(const GemmDesc& desc, const GemmArgs& args, int64_t row, int64_t rows, int64_t column,
              int64_t columns, float* scratch) {
   const bool x_channels = desc.in_layout == Layout::kChannelMajor;
@@ -48,23 +61,26 @@ void RunTile(const GemmDesc& desc, const GemmArgs& args, int64_t row, int64_t ro
   }
   const float* weight = args.weight + column * desc.in;
   const float* bias = args.bias == nullptr ? nullptr : args.bias + column;
+  // The bias is laid down first and the product added to it: one pass over the output less.
   if (out_channels) {
     float* out = args.out + column * args.out_stride + row;
+    for (int64_t c = 0; bias != nullptr && c < columns; ++c) {
+      StartWith(desc.accumulate, 0, bias + c, out + c * args.out_stride, rows);
+    }
     Sgemm(false, !x_channels, columns, rows, desc.in, weight, desc.in, x, x_stride,
-          desc.accumulate, out, args.out_stride);
-    for (int64_t c = 0; c < columns; ++c, out += args.out_stride) {
-      if (bias != nullptr) {
-        const float b = bias[c];
-        for (int64_t r = 0; r < rows; ++r) out[r] += b;
-      }
-      Activate(desc.activation, out, rows);
+          desc.accumulate || bias != nullptr, out, args.out_stride);
+    for (int64_t c = 0; desc.activation != Activation::kNone && c < columns; ++c) {
+      Activate(desc.activation, out + c * args.out_stride, rows);
     }
   } else {
     float* out = args.out + row * args.out_stride + column;
-    Sgemm(x_channels, true, rows, columns, desc.in, x, x_stride, weight, desc.in, desc.accumulate,
-          out, args.out_stride);
-    for (int64_t r = 0; r < rows; ++r) {
-      BiasActivate(desc.activation, bias, out + r * args.out_stride, columns);
+    for (int64_t r = 0; bias != nullptr && r < rows; ++r) {
+      StartWith(desc.accumulate, 1, bias, out + r * args.out_stride, columns);
+    }
+    Sgemm(x_channels, true, rows, columns, desc.in, x, x_stride, weight, desc.in,
+          desc.accumulate || bias != nullptr, out, args.out_stride);
+    for (int64_t r = 0; desc.activation != Activation::kNone && r < rows; ++r) {
+      Activate(desc.activation, out + r * args.out_stride, columns);
     }
   }
 }

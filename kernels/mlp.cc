@@ -71,12 +71,11 @@ absl::Status RunMlp(const MlpDesc& desc, const MlpArgs& args, Stream& stream) {
     float* normed = stream.Scratch(worker, desc.scratch_floats());
     float* hidden = normed + tile * d;
     LayerNormRows(args.norm, rows, d, x, d, normed, d);
-    Sgemm(false, true, rows, inner, d, normed, d, args.fc1_weight, d, false, hidden, inner);
-    for (int64_t r = 0; r < rows; ++r) {
-      BiasActivate(desc.activation, args.fc1_bias, hidden + r * inner, inner);
-    }
-    Sgemm(false, true, rows, d, inner, hidden, inner, args.fc2_weight, inner, true, x, d);
+    for (int64_t r = 0; r < rows; ++r) std::copy_n(args.fc1_bias, inner, hidden + r * inner);
+    Sgemm(false, true, rows, inner, d, normed, d, args.fc1_weight, d, true, hidden, inner);
+    Activate(desc.activation, hidden, rows * inner);
     for (int64_t r = 0; r < rows; ++r) Add(args.fc2_bias, x + r * d, d);
+    Sgemm(false, true, rows, d, inner, hidden, inner, args.fc2_weight, inner, true, x, d);
   });
   return absl::OkStatus();
 }

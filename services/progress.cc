@@ -63,6 +63,16 @@ std::string ProgressLine(const ProgressState& state) {
   return left.empty() ? line : absl::StrCat(line, ", ", left);
 }
 
+double SteadyFraction::Update(int64_t tokens, double fraction) {
+  if (fraction > read_) {
+    reached_ = read_;
+    read_ = fraction;
+    tokens_ = tokens;
+  }
+  if (fraction < 0 || reached_ <= 0 || tokens_ <= 0) return -1;
+  return std::min(read_, reached_ * static_cast<double>(tokens) / static_cast<double>(tokens_));
+}
+
 Progress::Style Progress::StyleOfStderr(bool quiet) {
   if (quiet) return Style::kNone;
   return isatty(STDERR_FILENO) ? Style::kBar : Style::kLines;
@@ -78,6 +88,7 @@ double Progress::seconds() const {
 
 void Progress::Update(int64_t tokens, double fraction) {
   if (style_ == Style::kNone) return;
+  fraction = steady_.Update(tokens, fraction);
   const Clock::time_point now = Clock::now();
   if (now < next_) return;
   const ProgressState state{tokens, seconds(), fraction};

@@ -1,5 +1,5 @@
-// How far a run is, on standard error: on a terminal a bar that is drawn again in place, elsewhere plain
-// lines, at most one every two seconds.
+// How far a run is, on standard error: on a terminal a bar that is drawn again in place, elsewhere
+// plain lines, at most one every two seconds.
 //
 // Thread safety: one caller at a time.
 #pragma once
@@ -19,11 +19,24 @@ struct ProgressState {
   double fraction = -1;  // of the work done, 0 to 1; negative: unknown
 };
 
-// "[#####.....]  50 %  1,024 tokens  512 tokens/s  2.0 s left", at most `columns` wide: first the bar
-// gets shorter, then the line is cut. Without a known fraction: no bar, percentage or time left.
+// "[#####.....]  50 %  1,024 tokens  512 tokens/s  2.0 s left", at most `columns` wide: first the
+// bar gets shorter, then the line is cut. Without a known fraction: no bar, percentage or time
+// left.
 std::string ProgressBar(const ProgressState& state, int columns);
 // "1,024 tokens (50 %), 512 tokens/s, 2.0 s left"
 std::string ProgressLine(const ProgressState& state);
+
+// Files are read a block at a time, so that the fraction read goes up in steps: this fills them in.
+class SteadyFraction {
+ public:
+  // Unknown before the second block: how many tokens a block gives is not known until then.
+  double Update(int64_t tokens, double fraction);
+
+ private:
+  double read_ = 0;     // the largest fraction seen
+  double reached_ = 0;  // what had been read when the tokens of a block ran out,
+  int64_t tokens_ = 0;  // and how many tokens that had given
+};
 
 class Progress {
  public:
@@ -45,6 +58,7 @@ class Progress {
   std::FILE* out_;
   Clock::time_point start_;
   Clock::time_point next_;  // nothing is printed before
+  SteadyFraction steady_;
   bool drawn_ = false;
 };
 

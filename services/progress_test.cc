@@ -34,6 +34,16 @@ TEST(Progress, Line) {
   EXPECT_EQ(ProgressLine(kHalf), "1,000,000 tokens (50 %), 50,000 tokens/s, 20.0 s left");
 }
 
+TEST(Progress, StepsOfTheFractionAreFilledIn) {
+  SteadyFraction steady;
+  EXPECT_EQ(steady.Update(10, 0.25), -1);  // a block is read: what it holds is not known
+  EXPECT_EQ(steady.Update(50, 0.25), -1);
+  EXPECT_DOUBLE_EQ(steady.Update(100, 0.5), 0.25);  // it held 100
+  EXPECT_DOUBLE_EQ(steady.Update(150, 0.5), 0.375);
+  EXPECT_DOUBLE_EQ(steady.Update(300, 0.5), 0.5);  // never past what is read
+  EXPECT_EQ(SteadyFraction().Update(10, -1), -1);
+}
+
 TEST(Progress, ShortRunsPrintNoLines) {
   std::FILE* out = std::tmpfile();
   ASSERT_NE(out, nullptr);

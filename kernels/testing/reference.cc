@@ -84,11 +84,11 @@ double CarryTolerance(Device device, const DiagonalSsm& ssm, int64_t length, int
   double largest = 0;
   for (const Complex& a : ssm.a) largest = std::max(largest, std::abs(a));
   const double memory = std::min<double>(length, 1 / std::max(1 - largest, 1e-12));
-  return Tolerance(device) + std::ldexp(1.0, -25) * carries * memory / length;
+  return Tolerance(device) + std::ldexp(1.0, -24) * std::sqrt(carries * memory / length);
 }
 
 int64_t Carries(int64_t length, int64_t block) {
-  block = std::min<int64_t>(block, 64);
+  block = std::min<int64_t>(block, 32);
   return (length + block - 1) / block;
 }
 

@@ -5,6 +5,7 @@ import pty
 import re
 import select
 import subprocess
+import sys
 import time
 import unittest
 
@@ -14,11 +15,13 @@ from support import DNA, LONG, PROGRAM, CliTest, read_npy
 class Slow(CliTest):
     def peak_memory(self, *arguments):
         """Bytes of resident memory at most, of one run."""
-        process = subprocess.Popen([PROGRAM, "run", *map(str, arguments)])
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        self.assertEqual(process.returncode, 0)
-        return usage.ru_maxrss * 1024
+        # A process's peak counts from before its exec: it must be started by a small one.
+        starter = ("import resource, subprocess, sys\n"
+                   "subprocess.run(sys.argv[1:], check=True)\n"
+                   "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)")
+        result = subprocess.run([sys.executable, "-S", "-c", starter, PROGRAM, "run",
+                                 *map(str, arguments)], stdout=subprocess.PIPE, check=True)
+        return int(result.stdout) * 1024
 
     def test_memory_does_not_grow_with_the_sequence(self):
         peaks = []
@@ -34,13 +37,14 @@ class Slow(CliTest):
         start = time.monotonic()
         result = self.run_ok(DNA, text, "--chunk", 512)
         lines = result.stderr.decode().splitlines()
-        self.assertGreater(len(lines), 0)
-        self.assertLessEqual(len(lines), (time.monotonic() - start) / 2)
+        seconds = time.monotonic() - start
+        self.assertLessEqual(len(lines), seconds / 2)
+        self.assertGreaterEqual(len(lines), (seconds - 1) // 3)
         for line in lines:
-            self.assertRegex(line, r"\A[\d,]+ tokens \(\d+ %\), [\d,]+ tokens/s, .* left\Z")
+            self.assertRegex(line, r"\A[\d,]+ tokens( \(\d+ %\))?, [\d,]+ tokens/s(, .* left)?\Z")
 
     def test_bar_on_a_terminal(self):
-        text = self.path("a.txt", "ACGT" * 25_000)
+        text = self.path("a.txt", "ACGT" * 50_000)
         main, side = pty.openpty()
         process = subprocess.Popen([PROGRAM, "run", str(DNA), str(text), "--chunk", "512"],
                                    stderr=side, stdout=subprocess.DEVNULL)

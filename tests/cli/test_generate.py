@@ -10,7 +10,7 @@ NEW = 160  # bytes that each golden continuation adds to its prompt
 def golden(index):
     values, _ = tensor(TEXT / "golden.safetensors", f"greedy_{index}")
     text = bytes(list(values))
-    return text[:-NEW], text[-NEW:]
+    return text[:-NEW].decode(), text[-NEW:]
 
 
 class Generate(CliTest):
@@ -26,7 +26,7 @@ class Generate(CliTest):
 
     def test_a_prompt_from_a_file_in_chunks(self):
         prompt, expected = golden(0)
-        for source, stdin in ((self.path("prompt.txt", prompt), b""), ("-", prompt)):
+        for source, stdin in ((self.path("prompt.txt", prompt), b""), ("-", prompt.encode())):
             result = self.run_ok(TEXT, source, "--task", "generate", "--max-new-tokens", 40,
                                  "--chunk", 5, "--quiet", stdin=stdin)
             self.assertEqual(result.stdout, expected[:40])

@@ -30,7 +30,8 @@ class H3Layer : public Layer {
 
   ModelConfig config_;
   LayerNormWeights norm_;
-  Linear q_, k_, v_, out_;
+  std::vector<float> qkv_weight_, qkv_bias_;  // (3 d, d), (3 d): one product for all three
+  Linear out_;
   std::vector<float> shift_taps_;  // (d, d_state), the skip included
   SsmFilter filter_;
   MlpWeights mlp_;
@@ -49,9 +50,13 @@ absl::Status H3Layer::Load(const ModelConfig& config, int64_t index, WeightLoade
   const std::string mixer = prefix + "mixer.";
   const int64_t d = config.d_model, taps = config.d_state;
   LONGWAVE_ASSIGN_OR_RETURN(norm_, weights.LoadNorm(prefix + "norm1.", d, config.layer_norm_epsilon));
-  LONGWAVE_ASSIGN_OR_RETURN(q_, LoadLinear(mixer + "q_proj.", d, weights));
-  LONGWAVE_ASSIGN_OR_RETURN(k_, LoadLinear(mixer + "k_proj.", d, weights));
-  LONGWAVE_ASSIGN_OR_RETURN(v_, LoadLinear(mixer + "v_proj.", d, weights));
+  for (const char* name : {"q_proj.", "k_proj.", "v_proj."}) {
+    Linear linear;
+    LONGWAVE_ASSIGN_OR_RETURN(linear, LoadLinear(mixer + name, d, weights));
+    qkv_weight_.insert(qkv_weight_.end(), linear.weight, linear.weight + d * d);
+    qkv_bias_.insert(qkv_bias_.end(), linear.bias, linear.bias + d);
+  }
+  weights.CountBytes(static_cast<int64_t>((qkv_weight_.size() + qkv_bias_.size()) * sizeof(float)));
   LONGWAVE_ASSIGN_OR_RETURN(out_, LoadLinear(mixer + "output_linear.", d, weights));
 
   const float *shift_b, *shift_c, *skip;
@@ -125,25 +130,22 @@ int64_t H3Layer::ScratchFloats(int64_t rows) const {
 absl::Status H3Layer::Forward(float* x, LayerContext& context) const {
   const int64_t d = config_.d_model, rows = context.rows, stride = ChannelStride(rows);
   Workspace& w = context.workspace;
-  float *q = w.a.data(), *k = w.b.data(), *v = w.c.data();
-  const std::pair<const Linear*, float*> projections[] = {{&q_, q}, {&k_, k}, {&v_, v}};
-  for (const auto& [linear, out] : projections) {
-    GemmDesc desc{.rows = rows, .in = d, .out = d};
-    desc.out_layout = Layout::kChannelMajor;
-    LONGWAVE_RETURN_IF_ERROR(RunGemm(desc,
-                                     {.x = x,
-                                      .x_stride = d,
-                                      .weight = linear->weight,
-                                      .bias = linear->bias,
-                                      .norm = &norm_,
-                                      .out = out,
-                                      .out_stride = stride},
-                                     context.stream));
-  }
+  GemmDesc qkv{.rows = rows, .in = d, .out = 3 * d};
+  qkv.out_layout = Layout::kChannelMajor;
+  LONGWAVE_RETURN_IF_ERROR(RunGemm(qkv,
+                                   {.x = x,
+                                    .x_stride = d,
+                                    .weight = qkv_weight_.data(),
+                                    .bias = qkv_bias_.data(),
+                                    .norm = &norm_,
+                                    .out = w.wide.data(),
+                                    .out_stride = stride},
+                                   context.stream));
+  float *q = w.wide.data(), *k = q + d * stride, *v = k + d * stride;
 
   absl::StatusOr<H3MixPlan> plan = PlanH3Mix(MixDesc(rows), context.stream.device());
   if (!plan.ok()) return plan.status();
-  float* y = config_.head_dim == 1 ? q : w.wide.data();
+  float* y = config_.head_dim == 1 ? q : w.a.data();
   std::vector<float>&halo = context.states[0], &state = context.states[1];
   LONGWAVE_RETURN_IF_ERROR(RunH3Mix(*plan, filter_,
                                     {.q = q,

@@ -15,22 +15,19 @@
 namespace longwave {
 namespace {
 
-// Floats of the arrays of a Workspace for chunks of `rows`.
+// Floats of the arrays of a Workspace for chunks of `rows`: see there.
 struct WorkspaceSizes {
-  int64_t x, channel, c, wide;
+  int64_t x, a, b, wide;
 
   WorkspaceSizes(const ModelConfig& config, int64_t rows) {
-    const int64_t d = config.d_model;
+    const int64_t channels = ChannelStride(rows) * config.d_model;
     const bool h3 = config.type == ModelConfig::Type::kH3;
-    x = rows * d;
-    channel = ChannelStride(rows) * d;
-    c = h3 ? channel : 0;
-    wide = !h3                              ? 2 * x
-           : !config.attn_layer_idx.empty() ? std::max(3 * x, channel)
-           : config.head_dim > 1            ? channel
-                                            : 0;
+    x = rows * config.d_model;
+    a = h3 && config.head_dim == 1 && config.attn_layer_idx.empty() ? 0 : channels;
+    b = config.norm == ModelConfig::Norm::kPre ? x : 0;
+    wide = h3 ? 3 * channels : 2 * x;
   }
-  int64_t total() const { return x + 2 * channel + c + wide; }
+  int64_t total() const { return x + a + b + wide; }
 };
 
 }  // namespace
@@ -121,9 +118,8 @@ Workspace Model::NewWorkspace(int64_t chunk) const {
   const WorkspaceSizes sizes(config_, chunk);
   Workspace workspace;
   workspace.x.resize(sizes.x);
-  workspace.a.resize(sizes.channel);
-  workspace.b.resize(sizes.channel);
-  workspace.c.resize(sizes.c);
+  workspace.a.resize(sizes.a);
+  workspace.b.resize(sizes.b);
   workspace.wide.resize(sizes.wide);
   return workspace;
 }

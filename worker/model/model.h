@@ -36,8 +36,10 @@ struct ModelState {
 
 // Memory for one chunk, allocated once.
 struct Workspace {
-  std::vector<float> x;             // (chunk, d_model): the residual stream
-  std::vector<float> a, b, c, wide;  // layers' own arrays: q, k, v; qkv or an output
+  std::vector<float> x;     // (chunk, d_model): the residual stream
+  std::vector<float> wide;  // H3: q, k, v, channel-major; attention: qkv; S4D: before the GLU
+  std::vector<float> a;     // H3 with head_dim > 1 and attention: y; S4D: u, channel-major
+  std::vector<float> b;     // S4D with a norm before the layer: the normed signal
 };
 
 class Layer;
