@@ -152,22 +152,50 @@ void Scan(const SsmTileFilter& f, int64_t rows, bool with_input, float* s, float
   }
 }
 
-void Step(const SsmTileFilter& f, int64_t count, const float* u, float* y, float* state) {
+// The recurrence over kVectors vectors of pairs from `first` on, the state in registers; y null, y = or,
+// where `accumulate`, y +=.
+template <int kVectors>
+HWY_INLINE void StepPairs(const SsmTileFilter& f, int64_t first, int64_t count, const float* u,
+                          bool accumulate, float* y, float* state) {
   const int64_t P = f.padded;
+  V re[kVectors], im[kVectors];
+#pragma GCC unroll 4
+  for (int i = 0; i < kVectors; ++i) {
+    re[i] = hn::Load(kTag, state + first + i * L());
+    im[i] = hn::Load(kTag, state + P + first + i * L());
+  }
   for (int64_t t = 0; t < count; ++t) {
     const V in = hn::Set(kTag, u[t]);
     V sum = hn::Zero(kTag);
-    for (int64_t n = 0; n < P; n += L()) {
-      V re = hn::Mul(hn::Load(kTag, f.b_re + n), in), im = hn::Mul(hn::Load(kTag, f.b_im + n), in);
-      MultiplyAdd(LoadFactor(f.a, n), hn::Load(kTag, state + n), hn::Load(kTag, state + P + n), re,
-                  im);
-      hn::Store(re, kTag, state + n);
-      hn::Store(im, kTag, state + P + n);
-      sum = hn::MulAdd(hn::Load(kTag, f.c_re + n), re, sum);
-      sum = hn::MulAdd(hn::Load(kTag, f.c_im + n), im, sum);
+#pragma GCC unroll 4
+    for (int i = 0; i < kVectors; ++i) {
+      const int64_t n = first + i * static_cast<int64_t>(L());
+      V next_re = hn::Mul(hn::Load(kTag, f.b_re + n), in);
+      V next_im = hn::Mul(hn::Load(kTag, f.b_im + n), in);
+      MultiplyAdd(LoadFactor(f.a, n), re[i], im[i], next_re, next_im);
+      re[i] = next_re;
+      im[i] = next_im;
+      sum = hn::MulAdd(hn::Load(kTag, f.c_re + n), re[i], sum);
+      sum = hn::MulAdd(hn::Load(kTag, f.c_im + n), im[i], sum);
     }
-    if (y != nullptr) y[t] = hn::GetLane(hn::SumOfLanes(kTag, sum)) + f.d * u[t];
+    if (y != nullptr) {
+      y[t] = hn::GetLane(hn::SumOfLanes(kTag, sum)) + (accumulate ? y[t] : f.d * u[t]);
+    }
   }
+#pragma GCC unroll 4
+  for (int i = 0; i < kVectors; ++i) {
+    hn::Store(re[i], kTag, state + first + i * L());
+    hn::Store(im[i], kTag, state + P + first + i * L());
+  }
+}
+
+void Step(const SsmTileFilter& f, int64_t count, const float* u, float* y, float* state) {
+  const int64_t vectors = f.padded / static_cast<int64_t>(L());
+  int64_t i = 0;
+  for (; i + 2 <= vectors; i += 2) {
+    StepPairs<2>(f, i * L(), count, u, i > 0, y, state);
+  }
+  if (i < vectors) StepPairs<1>(f, i * L(), count, u, i > 0, y, state);
 }
 
 }  // namespace HWY_NAMESPACE

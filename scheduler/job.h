@@ -1,5 +1,5 @@
-// What a job is to do: plain data that a client submits and a scheduler keeps, without a trace of how
-// or where it runs. Device, threads and output files are the runner's, not the job's.
+// What a job is to do: plain data that a client submits and a scheduler keeps, without a trace of
+// how or where it runs. Device, threads and output files are the runner's, not the job's.
 //
 // Thread safety: plain data.
 #pragma once

@@ -21,8 +21,7 @@ JobSpec Good() {
 }
 
 TEST(Task, NamesGoBothWays) {
-  for (Task task :
-       {Task::kScore, Task::kEmbed, Task::kLogits, Task::kGenerate, Task::kTransform}) {
+  for (Task task : {Task::kScore, Task::kEmbed, Task::kLogits, Task::kGenerate, Task::kTransform}) {
     ASSERT_TRUE(ParseTask(Name(task)).ok()) << Name(task);
     EXPECT_EQ(*ParseTask(Name(task)), task);
   }

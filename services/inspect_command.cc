@@ -114,8 +114,9 @@ std::string ToText(const Inspection& found) {
   };
   line("model", found.model->folder());
   line("type", found.type());
-  line("layers", absl::StrCat(config.n_layer, config.attn_layer_idx.empty() ? "" : ", attention in ",
-                              absl::StrJoin(config.attn_layer_idx, ", ")));
+  line("layers",
+       absl::StrCat(config.n_layer, config.attn_layer_idx.empty() ? "" : ", attention in ",
+                    absl::StrJoin(config.attn_layer_idx, ", ")));
   line("width", absl::StrCat(config.d_model));
   if (config.vocab_size > 0) {
     line("vocabulary", absl::StrCat(config.vocab_size, config.tokenizer.empty()
@@ -129,10 +130,12 @@ std::string ToText(const Inspection& found) {
   }
   line("weight file", ExactBytes(found.file_bytes) + dtypes);
   line("weights in memory", ExactBytes(found.model->weight_bytes()));
-  line("memory of a chunk", absl::StrCat(ExactBytes(found.chunk_bytes), ", ", WithCommas(found.chunk),
-                                         " tokens on ", found.threads, " threads"));
+  line("memory of a chunk",
+       absl::StrCat(ExactBytes(found.chunk_bytes), ", ", WithCommas(found.chunk), " tokens on ",
+                    found.threads, " threads"));
   if (found.cache_bytes_per_token > 0) {
-    line("attention cache", absl::StrCat(WithCommas(found.cache_bytes_per_token), " bytes a token"));
+    line("attention cache",
+         absl::StrCat(WithCommas(found.cache_bytes_per_token), " bytes a token"));
   }
   line("state", absl::StrCat(ExactBytes(found.model->state_bytes()), " a sequence:"));
   for (const StateTensorSpec& spec : found.model->state_specs()) {
@@ -162,8 +165,7 @@ void AddInspectCommand(CLI::App& app, Action& action) {
       ->capture_default_str();
   inspect->add_flag("--json", options->json, "Print one JSON object");
   inspect->footer("Example:\n  longwave inspect examples/h3-text --chunk 65536");
-  inspect->callback(
-      [options, &action] { action = [options] { return RunInspect(*options); }; });
+  inspect->callback([options, &action] { action = [options] { return RunInspect(*options); }; });
 }
 
 }  // namespace longwave

@@ -1,4 +1,6 @@
 // score, embed, logits and generate: tasks over the tokens of an input's sequences.
+#include <algorithm>
+#include <limits>
 #include <memory>
 #include <utility>
 
@@ -28,24 +30,26 @@ absl::Status LocalRun::PrepareTokens() {
   const bool bytes = model_->config().tokenizer == "bytes";
   if (job_.task == Task::kGenerate && !bytes && !options_.out.empty() &&
       !absl::EndsWith(options_.out, ".npy")) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "--out ", options_.out, ": model ", job_.model,
-        " has no tokenizer, so that it gives ids: the name must end in .npy"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("--out ", options_.out, ": model ", job_.model,
+                     " has no tokenizer, so that it gives ids: the name must end in .npy"));
   }
   const int64_t length = input_->sequence().length;
   const ModelConfig& config = model_->config();
   if (job_.task == Task::kLogits) {
     auto logits = std::make_unique<LogitsTask>(
         config.vocab_size, job_.max_logits_bytes / static_cast<int64_t>(sizeof(float)));
-    absl::Status fits = length > 0 ? logits->Check(length * input_->batch().value_or(1))
-                                   : absl::OkStatus();
+    absl::Status fits =
+        length > 0 ? logits->Check(length * input_->batch().value_or(1)) : absl::OkStatus();
     if (!fits.ok()) return fits;
     task_ = std::move(logits);
   }
   const bool generate = job_.task == Task::kGenerate;
   absl::Status prepared = Prepare(length);
   if (prepared.ok() && generate && length > 0) {
-    prepared = CheckCacheFits(*model_, length + job_.max_new_tokens - 1,
+    // The last token made is not fed back.
+    const int64_t room = std::numeric_limits<int64_t>::max() - length;
+    prepared = CheckCacheFits(*model_, length + std::min(room, job_.max_new_tokens - 1),
                               options_.cache_budget_bytes);
   }
   if (!prepared.ok()) return prepared;
@@ -115,8 +119,8 @@ absl::StatusOr<LocalRun::Shape> LocalRun::RunOne(SequenceReport& sequence) {
   if (!tokens.ok()) return tokens.status();
   sequence.tokens = *tokens;
   if (job_.task == Task::kScore && *tokens > 1) {
-    sequence.mean_nats = static_cast<const ScoreTask&>(*task_).total_nats() /
-                         static_cast<double>(*tokens - 1);
+    sequence.mean_nats =
+        static_cast<const ScoreTask&>(*task_).total_nats() / static_cast<double>(*tokens - 1);
   }
   return task_->OutputShape(*tokens);
 }

@@ -13,7 +13,8 @@ namespace longwave {
 
 absl::Status LocalRun::RunTransforms(SequenceDone done) {
   if (options_.format != InputFormat::kAuto && options_.format != InputFormat::kNpy) {
-    return absl::InvalidArgumentError("transform reads float32 values from .npy alone: see --format");
+    return absl::InvalidArgumentError(
+        "transform reads float32 values from .npy alone: see --format");
   }
   absl::StatusOr<std::unique_ptr<ByteSource>> source = ByteSource::Open(job_.input);
   if (!source.ok()) return source.status();

@@ -13,6 +13,14 @@ namespace {
 
 constexpr int kInternalFault = 1, kRefused = 2, kStopped = 128;  // + the signal
 
+constexpr char kExamples[] = R"(Examples:
+  longwave inspect examples/h3-dna
+  longwave run examples/h3-dna examples/ecoli536.fna.gz --out track.npy
+  longwave plot track.npy --out track.html
+  longwave bench ops
+
+longwave COMMAND --help says all of a command, with more examples.)";
+
 int Fail(int code, absl::string_view message) {
   const std::string line = absl::StrReplaceAll(message, {{"\r", " "}, {"\n", " "}});
   std::fprintf(stderr, "longwave: %s\n", line.c_str());
@@ -31,12 +39,12 @@ int Run(const Action& action) try {
 }
 
 int Main(int argc, char** argv) {
-  InstallSignals();
+  IgnoreWriteSignals();
   Action action;
   CLI::App app("Longwave runs state-space models over sequences of any length.", "longwave");
   app.set_version_flag("--version", "longwave " LONGWAVE_VERSION);
   app.require_subcommand(0, 1);  // the lack of one is said below, after what was typed instead
-  app.footer("longwave COMMAND --help says more, with examples.");
+  app.footer(kExamples);
   AddRunCommand(app, action);
   AddInspectCommand(app, action);
   AddPlotCommand(app, action);

@@ -85,8 +85,7 @@ absl::StatusOr<std::string> OutputFiles::Commit(const std::vector<int64_t>& shap
   const std::string path = FinalPath(several);
   // An empty name is the writers' word for the one they were created with, a link followed.
   const std::string name = several ? path : "";
-  absl::Status status =
-      kind_ == Kind::kBytes ? bytes_->Commit(name) : array_->Commit(shape, name);
+  absl::Status status = kind_ == Kind::kBytes ? bytes_->Commit(name) : array_->Commit(shape, name);
   if (!status.ok()) return status;
   array_.reset();
   bytes_.reset();

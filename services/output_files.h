@@ -1,5 +1,5 @@
-// The files a run writes: one for all of the input, or one for each of several sequences, each standing
-// under its final name only once whole.
+// The files a run writes: one for all of the input, or one for each of several sequences, each
+// standing under its final name only once whole.
 //
 // Thread safety: none.
 #pragma once

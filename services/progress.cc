@@ -95,7 +95,8 @@ void Progress::Update(int64_t tokens, double fraction) {
   if (style_ == Style::kBar) {
     next_ = now + kBarInterval;
     drawn_ = true;
-    // One column less: writing the last one would wrap in some terminals. ESC [ K clears what is left.
+    // One column less: writing the last one would wrap in some terminals. ESC [ K clears what is
+    // left.
     const std::string bar = ProgressBar(state, TerminalColumns(out_) - 1);
     std::fprintf(out_, "\r%s\033[K", bar.c_str());
   } else {

@@ -61,9 +61,9 @@ json::object ToJson(const RunReport& report) {
 }
 
 std::string SequenceLine(const SequenceReport& sequence) {
-  std::string line = absl::StrCat(sequence.name.empty() ? "input" : sequence.name, ": ",
-                                  WithCommas(sequence.tokens),
-                                  sequence.tokens == 1 ? " token" : " tokens");
+  std::string line =
+      absl::StrCat(sequence.name.empty() ? "input" : sequence.name, ": ",
+                   WithCommas(sequence.tokens), sequence.tokens == 1 ? " token" : " tokens");
   if (sequence.mean_nats.has_value()) {
     absl::StrAppendFormat(&line, ", mean %.5f nats, %.4f bits per token", *sequence.mean_nats,
                           BitsPerToken(*sequence.mean_nats));

@@ -8,6 +8,7 @@
 #include "boost/json/serialize.hpp"
 #include "services/commands.h"
 #include "services/local_run.h"
+#include "services/signals.h"
 #include "services/text.h"
 
 namespace longwave {
@@ -45,6 +46,7 @@ absl::Status Say(const RunOptions& options, const std::string& line) {
 
 absl::Status Run(const RunOptions& options) {
   const bool at_terminal = options.StreamsText() && isatty(STDOUT_FILENO);
+  CatchStopSignals();
   LocalRun run(options);
   absl::StatusOr<RunReport> report = run.Run([&](const SequenceReport& sequence) {
     absl::Status ended = at_terminal ? PrintOut("\n") : absl::OkStatus();

@@ -13,9 +13,9 @@ absl::Status CheckTaskSuits(const Model& model, Task task) {
                                                    "of layers over float32 values"));
   }
   if (task != Task::kTransform && !has_tokens) {
-    return absl::InvalidArgumentError(absl::StrCat("model ", model.folder(),
-                                                   " is a stack of layers without a vocabulary: ",
-                                                   Name(task), " needs a language model"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "model ", model.folder(), " is a stack of layers without a vocabulary: ", Name(task),
+        " needs a language model"));
   }
   return absl::OkStatus();
 }
@@ -27,13 +27,16 @@ absl::Status CheckTokenizer(const Model& model, const TokenInput& input) {
 }
 
 absl::Status CheckCacheFits(const Model& model, int64_t tokens, int64_t budget_bytes) {
-  const int64_t needed = model.cache_bytes(tokens);
-  if (needed <= budget_bytes) return absl::OkStatus();
+  if (model.attention_layers() == 0) return absl::OkStatus();
+  // A token takes a byte at the very least; without this the product could overflow.
+  const bool countable = tokens <= budget_bytes;
+  if (countable && model.cache_bytes(tokens) <= budget_bytes) return absl::OkStatus();
   constexpr int64_t kMany = 1 << 20;  // caches grow by pages: one token would say too much
-  return absl::ResourceExhaustedError(absl::StrCat(
-      "attention's caches need ", needed, " bytes for ", tokens, " tokens, more than the budget of ",
-      budget_bytes, " bytes, which holds about ",
-      budget_bytes / (model.cache_bytes(kMany) / kMany), " tokens (--cache-budget)"));
+  return absl::ResourceExhaustedError(
+      absl::StrCat("attention's caches for ", tokens, " tokens need ",
+                   countable ? absl::StrCat(model.cache_bytes(tokens)) : "far more",
+                   " bytes, the budget is ", budget_bytes, ", enough for about ",
+                   budget_bytes / (model.cache_bytes(kMany) / kMany), " tokens (--cache-budget)"));
 }
 
 absl::Status CheckChunkFits(const Model& model, int64_t chunk, int threads, int64_t memory_bytes) {

@@ -21,10 +21,10 @@ constexpr struct {
   const char* option;
   Task task;
 } kTaskOptions[] = {
-    {"--window", Task::kEmbed},           {"--max-logits-bytes", Task::kLogits},
-    {"--prompt", Task::kGenerate},        {"--max-new-tokens", Task::kGenerate},
-    {"--temperature", Task::kGenerate},   {"--top-k", Task::kGenerate},
-    {"--top-p", Task::kGenerate},         {"--seed", Task::kGenerate},
+    {"--window", Task::kEmbed},         {"--max-logits-bytes", Task::kLogits},
+    {"--prompt", Task::kGenerate},      {"--max-new-tokens", Task::kGenerate},
+    {"--temperature", Task::kGenerate}, {"--top-k", Task::kGenerate},
+    {"--top-p", Task::kGenerate},       {"--seed", Task::kGenerate},
 };
 
 absl::Status Refuse(const std::string& what, const std::string& value, const std::string& why) {
@@ -101,9 +101,10 @@ void AddRunOptions(CLI::App& run, RunOptions& options) {
   JobSpec& job = options.job;
   const CLI::Validator whole = Whole<int64_t>("a whole number");
   run.add_option("MODEL", job.model, "A folder with config.json and model.safetensors")->required();
-  run.add_option("INPUT", job.input,
-                 "Text or any bytes, FASTA (plain or gzip), .npy of token ids or, for transform, of "
-                 "float32 values; - is standard input");
+  run.add_option(
+      "INPUT", job.input,
+      "Text or any bytes, FASTA (plain or gzip), .npy of token ids or, for transform, of "
+      "float32 values; - is standard input");
   run.add_option("--task", options.task_name, absl::StrCat("One of ", TaskNames()))
       ->capture_default_str();
   run.add_option("--out", options.out,
@@ -111,7 +112,8 @@ void AddRunOptions(CLI::App& run, RunOptions& options) {
                  "generate: another ending than .npy gets the bytes themselves");
   run.add_option("--format", options.format_name, "What INPUT is: auto, bytes, fasta or npy")
       ->capture_default_str();
-  run.add_flag("--json", options.json, "Print one JSON object, and nothing else, on standard output");
+  run.add_flag("--json", options.json,
+               "Print one JSON object, and nothing else, on standard output");
   run.add_flag("--quiet", options.quiet, "No progress and no summary");
 
   const std::string machine = "How it runs";
@@ -126,9 +128,10 @@ void AddRunOptions(CLI::App& run, RunOptions& options) {
   run.add_option("--device", options.device_name, "auto or cpu")
       ->capture_default_str()
       ->group(machine);
-  run.add_option("--cache-budget", options.cache_budget_bytes,
-                 "Most memory for attention layers' caches, in bytes or as 512MB, 8GB (of 1024); the "
-                 "default is half of the memory, 8GB at most")
+  run.add_option(
+         "--cache-budget", options.cache_budget_bytes,
+         "Most memory for attention layers' caches, in bytes or as 512MB, 8GB (of 1024); the "
+         "default is half of the memory, 8GB at most")
       ->transform(Bytes())
       ->group(machine);
 
@@ -141,7 +144,8 @@ void AddRunOptions(CLI::App& run, RunOptions& options) {
       ->group("logits");
 
   const std::string generate = "generate";
-  run.add_option("--prompt", job.prompt, "The text to continue, in place of INPUT")->group(generate);
+  run.add_option("--prompt", job.prompt, "The text to continue, in place of INPUT")
+      ->group(generate);
   run.add_option("--max-new-tokens", job.max_new_tokens, "How many tokens to make")
       ->check(whole)
       ->capture_default_str()
@@ -164,12 +168,13 @@ void AddRunOptions(CLI::App& run, RunOptions& options) {
 
 absl::Status FinishRunOptions(const CLI::App& run, RunOptions& options) {
   absl::StatusOr<Task> task = ParseTask(options.task_name);
-  if (!task.ok()) return Refuse("--task", options.task_name, absl::StrCat("must be one of ", TaskNames()));
+  if (!task.ok())
+    return Refuse("--task", options.task_name, absl::StrCat("must be one of ", TaskNames()));
   options.job.task = *task;
   for (const auto& [option, only] : kTaskOptions) {
     if (run[option]->count() > 0 && *task != only) {
-      return absl::InvalidArgumentError(absl::StrCat(option, " is for --task ", Name(only), ", not ",
-                                                     Name(*task)));
+      return absl::InvalidArgumentError(
+          absl::StrCat(option, " is for --task ", Name(only), ", not ", Name(*task)));
     }
   }
   if (run["--prompt"]->count() > 0 && options.job.prompt.empty()) {

@@ -42,7 +42,8 @@ int64_t PhysicalMemoryBytes();
 
 // Adds the options to `run`; they are stored in `options`, which must outlive the parsing.
 void AddRunOptions(CLI::App& run, RunOptions& options);
-// After parsing: what was typed becomes values, and all of it is checked. Names every refused value.
+// After parsing: what was typed becomes values, and all of it is checked. Names every refused
+// value.
 absl::Status FinishRunOptions(const CLI::App& run, RunOptions& options);
 // Threads a person may ask for. Names a refused value.
 absl::Status CheckThreads(int threads);

@@ -22,7 +22,12 @@ void OnStop(int signal) {
 
 }  // namespace
 
-void InstallSignals() {
+void IgnoreWriteSignals() {
+  std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);
+}
+
+void CatchStopSignals() {
   null_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
   struct sigaction stop = {};
   stop.sa_handler = OnStop;
@@ -34,8 +39,6 @@ void InstallSignals() {
     if (sigaction(signal, nullptr, &before) == 0 && before.sa_handler == SIG_IGN) continue;
     sigaction(signal, &stop, nullptr);
   }
-  std::signal(SIGPIPE, SIG_IGN);
-  std::signal(SIGXFSZ, SIG_IGN);
 }
 
 int StopSignal() { return stop_signal; }

@@ -1,15 +1,18 @@
-// Signals of the process. The first SIGINT or SIGTERM asks for a stop, which work notices at its next
-// chunk boundary; the second ends the process at once. SIGPIPE and SIGXFSZ are ignored, so that a
-// closed pipe and a full quota are errors of the write like any other.
+// Signals of the process.
 //
-// Thread safety: InstallSignals() once, before any thread; the rest from anywhere.
+// Thread safety: the first two once each, before any thread starts; the rest from anywhere.
 #pragma once
 
 #include "absl/status/status.h"
 
 namespace longwave {
 
-void InstallSignals();
+// SIGPIPE and SIGXFSZ are ignored: a closed pipe and a full quota are errors of the write, like
+// others.
+void IgnoreWriteSignals();
+// From here on the first SIGINT or SIGTERM asks for a stop, which the work notices at its next
+// chunk boundary, and the second ends the process at once.
+void CatchStopSignals();
 // The signal that asked for a stop; 0: none did.
 int StopSignal();
 // Cancelled, naming the signal, once a stop was asked for.

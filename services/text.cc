@@ -58,8 +58,8 @@ absl::StatusOr<int64_t> ParseBytes(absl::string_view text) {
   if (absl::EndsWithIgnoreCase(digits, "B")) digits.remove_suffix(1);
   if (absl::EndsWithIgnoreCase(digits, "I")) digits.remove_suffix(1);
   int shift = 0;
-  const size_t unit = digits.empty() ? absl::string_view::npos
-                                     : kUnits.find(absl::ascii_toupper(digits.back()));
+  const size_t unit =
+      digits.empty() ? absl::string_view::npos : kUnits.find(absl::ascii_toupper(digits.back()));
   if (unit != absl::string_view::npos) {
     shift = 10 * static_cast<int>(unit + 1);
     digits.remove_suffix(1);
@@ -85,7 +85,8 @@ std::string ToUtf8(absl::string_view bytes) {
   std::string text;
   while (!bytes.empty()) {
     const size_t length = Utf8Length(bytes);
-    absl::StrAppend(&text, length == 0 ? absl::string_view("\xEF\xBF\xBD") : bytes.substr(0, length));
+    absl::StrAppend(&text,
+                    length == 0 ? absl::string_view("\xEF\xBF\xBD") : bytes.substr(0, length));
     bytes.remove_prefix(std::max<size_t>(length, 1));
   }
   return text;

@@ -1,6 +1,6 @@
 // Sampler: the next token from logits. The same options and logits give the same tokens on every
-// machine: std::mt19937_64 is defined to the bit, and the uniform numbers are made from it here, since
-// std::uniform_real_distribution is not.
+// machine: std::mt19937_64 is defined to the bit, and the uniform numbers are made from it here,
+// since std::uniform_real_distribution is not.
 //
 // Thread safety: one caller at a time.
 #pragma once

@@ -93,8 +93,7 @@ TEST(Sampler, IsTheSameOnEveryMachine) {
 }
 
 TEST(Sampler, TinyTemperatureIsGreedyWithoutOverflow) {
-  EXPECT_EQ(Draw({.temperature = 1e-300}, {-1e30f, 1e30f, 0}, 3),
-            (std::vector<int32_t>{1, 1, 1}));
+  EXPECT_EQ(Draw({.temperature = 1e-300}, {-1e30f, 1e30f, 0}, 3), (std::vector<int32_t>{1, 1, 1}));
 }
 
 TEST(Sampler, RefusesWhatIsNotFinite) {

@@ -17,7 +17,8 @@ int64_t Size(absl::Span<const int32_t> tokens) { return static_cast<int64_t>(tok
 // Cuts the present sequence into chunks, reading one token further than the chunk it gives.
 class ChunkReader {
  public:
-  ChunkReader(TokenInput& input, int64_t chunk) : input_(input), chunk_(chunk), buffer_(chunk + 1) {}
+  ChunkReader(TokenInput& input, int64_t chunk)
+      : input_(input), chunk_(chunk), buffer_(chunk + 1) {}
 
   // No tokens: the end.
   absl::StatusOr<TokenChunk> Next() {

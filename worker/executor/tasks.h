@@ -1,8 +1,8 @@
 // Tasks: what is made of a sequence as it goes through a model.
 //
-// The unit of work is one chunk: tokens, the one token after them, the state and the task's carry in;
-// values, state and carry out. RunSequence() does the chunks of a sequence one after another in this
-// process; who has the state and the carry can do any chunk elsewhere.
+// The unit of work is one chunk: tokens, the one token after them, the state and the task's carry
+// in; values, state and carry out. RunSequence() does the chunks of a sequence one after another in
+// this process; who has the state and the carry can do any chunk elsewhere.
 //
 // Everything streams: memory does not grow with the sequence.
 //
@@ -27,7 +27,8 @@ namespace longwave {
 // Takes values in the order of the output. An error stops the task and is passed on.
 using FloatSink = absl::FunctionRef<absl::Status(absl::Span<const float>)>;
 using TokenSink = absl::FunctionRef<absl::Status(int32_t)>;
-// Called after each chunk with the sequence's tokens so far. An error stops the task and is passed on.
+// Called after each chunk with the sequence's tokens so far. An error stops the task and is passed
+// on.
 using ProgressFn = absl::FunctionRef<absl::Status(int64_t tokens)>;
 
 struct TokenChunk {
@@ -38,10 +39,11 @@ struct TokenChunk {
 class ChunkTask {
  public:
   virtual ~ChunkTask() = default;
-  // One chunk. REQUIRES: the runner stands where the chunk starts, carry() as the chunk before left it.
+  // One chunk. REQUIRES: the runner stands where the chunk starts, carry() as the chunk before left
+  // it.
   virtual absl::Status Chunk(const TokenChunk& chunk, SequenceRunner& runner, FloatSink sink) = 0;
-  // What the task hands on from chunk to chunk beside the model's state, always as many numbers; all
-  // zero before the first chunk.
+  // What the task hands on from chunk to chunk beside the model's state, always as many numbers;
+  // all zero before the first chunk.
   absl::Span<double> carry() { return absl::MakeSpan(carry_); }
   void Reset() { carry_.assign(carry_.size(), 0.0); }
   // Of the output of a sequence of `length` tokens.
@@ -53,8 +55,8 @@ class ChunkTask {
 };
 
 // Negative log-likelihood in nats of each token given all before it: (length), entry 0 NaN. Chunk k
-// gives the entries one token late, [k c + 1, (k + 1) c], and chunk 0 entry 0 as well: an entry needs
-// the hidden state of the token before.
+// gives the entries one token late, [k c + 1, (k + 1) c], and chunk 0 entry 0 as well: an entry
+// needs the hidden state of the token before.
 class ScoreTask final : public ChunkTask {
  public:
   explicit ScoreTask(int64_t chunk) : ChunkTask(1), targets_(chunk), nll_(chunk) {}
@@ -111,7 +113,8 @@ class GenerateTask {
       : sampler_(options), logits_(vocab) {}
   // A chunk of the prompt.
   absl::Status Prompt(absl::Span<const int32_t> tokens, SequenceRunner& runner);
-  // REQUIRES: the runner has seen at least one token. The next token, which the runner has not seen.
+  // REQUIRES: the runner has seen at least one token. The next token, which the runner has not
+  // seen.
   absl::StatusOr<int32_t> Next(SequenceRunner& runner);
 
  private:
@@ -120,8 +123,8 @@ class GenerateTask {
   int64_t rows_ = 0;  // of the runner's last Forward
 };
 
-// The present sequence of `input` is the prompt; then `max_new_tokens` more, each to `sink` at once.
-// Returns the prompt's length. progress: the tokens of prompt and continuation.
+// The present sequence of `input` is the prompt; then `max_new_tokens` more, each to `sink` at
+// once. Returns the prompt's length. progress: the tokens of prompt and continuation.
 absl::StatusOr<int64_t> RunGenerate(GenerateTask& task, SequenceRunner& runner, TokenInput& input,
                                     int64_t chunk, int64_t max_new_tokens, TokenSink sink,
                                     ProgressFn progress);
