@@ -15,7 +15,8 @@ namespace {
 constexpr int64_t kPage = KvCache::kPageTokens;
 constexpr int64_t kQueries = 64;  // rows of a tile: scores (64, 256) stay in a second-level cache
 
-// Turns features (i, i + dim/2) of x, i < dim/2, by position * 10000^(-2i/dim); cos and sin: (dim/2).
+// Turns features (i, i + dim/2) of x, i < dim/2, by position * 10000^(-2i/dim); cos and sin:
+// (dim/2).
 void Rotate(const float* cos, const float* sin, int64_t dim, float* x) {
   const int64_t half = dim / 2;
   for (int64_t i = 0; i < half; ++i) {
@@ -31,9 +32,9 @@ void StoreToken(const AttentionDesc& desc, int64_t position, float* qkv, KvCache
   const int64_t hd = desc.head_dim, half = desc.rotary_dim / 2;
   float *cos = scratch, *sin = scratch + half;
   for (int64_t i = 0; i < half; ++i) {
-    const double angle = static_cast<double>(position) *
-                         std::pow(10000.0, -2.0 * static_cast<double>(i) /
-                                               static_cast<double>(desc.rotary_dim));
+    const double angle =
+        static_cast<double>(position) *
+        std::pow(10000.0, -2.0 * static_cast<double>(i) / static_cast<double>(desc.rotary_dim));
     cos[i] = static_cast<float>(std::cos(angle));
     sin[i] = static_cast<float>(std::sin(angle));
   }
@@ -53,7 +54,7 @@ void StoreToken(const AttentionDesc& desc, int64_t position, float* qkv, KvCache
 void RunTile(const AttentionDesc& desc, int64_t head, int64_t first, int64_t rows, const float* q,
              KvCache& cache, float* out, float* scratch) {
   const int64_t hd = desc.head_dim, q_stride = 3 * desc.width();
-  float* scores = scratch;              // (kQueries, kPage)
+  float* scores = scratch;                 // (kQueries, kPage)
   float* sum = scores + kQueries * kPage;  // (kQueries, hd)
   float max[kQueries], weight[kQueries];
   std::fill_n(max, rows, -std::numeric_limits<float>::infinity());
@@ -122,9 +123,7 @@ std::string AttentionDesc::ToString() const {
                       " rotary_dim=", rotary_dim, ")");
 }
 
-int64_t AttentionDesc::scratch_floats() const {
-  return kQueries * (kPage + head_dim) + rotary_dim;
-}
+int64_t AttentionDesc::scratch_floats() const { return kQueries * (kPage + head_dim) + rotary_dim; }
 
 absl::Status RunAttention(const AttentionDesc& desc, float* qkv, KvCache& cache, float* out,
                           Stream& stream) {

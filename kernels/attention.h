@@ -51,8 +51,8 @@ class KvCache {
   std::vector<hwy::AlignedFreeUniquePtr<float[]>> pages_;
 };
 
-// qkv: (length, 3, heads, head_dim); q is rotated in place. out: (length, heads, head_dim). The chunk's
-// first token has position cache.tokens(), and the chunk is appended to the cache.
+// qkv: (length, 3, heads, head_dim); q is rotated in place. out: (length, heads, head_dim). The
+// chunk's first token has position cache.tokens(), and the chunk is appended to the cache.
 absl::Status RunAttention(const AttentionDesc& desc, float* qkv, KvCache& cache, float* out,
                           Stream& stream);
 

@@ -17,7 +17,7 @@ inline absl::Status CheckRange(const char* op, const char* field, int64_t value,
 
 }  // namespace longwave
 
-#define LONGWAVE_RETURN_IF_ERROR(expr)             \
-  do {                                             \
+#define LONGWAVE_RETURN_IF_ERROR(expr)              \
+  do {                                              \
     if (absl::Status s = (expr); !s.ok()) return s; \
   } while (false)

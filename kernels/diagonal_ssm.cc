@@ -10,9 +10,9 @@ absl::Status DiagonalSsm::Validate() const {
   const size_t count = static_cast<size_t>(filters * pairs);
   if (filters <= 0 || pairs <= 0 || a.size() != count || b.size() != count || c.size() != count ||
       d.size() != static_cast<size_t>(filters)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("diagonal SSM of ", filters, " filters x ", pairs, " pairs has ", a.size(),
-                     " a, ", b.size(), " b, ", c.size(), " c and ", d.size(), " d"));
+    return absl::InvalidArgumentError(absl::StrCat("diagonal SSM of ", filters, " filters x ",
+                                                   pairs, " pairs has ", a.size(), " a, ", b.size(),
+                                                   " b, ", c.size(), " c and ", d.size(), " d"));
   }
   for (size_t i = 0; i < count; ++i) {
     const bool finite = std::isfinite(a[i].real()) && std::isfinite(a[i].imag()) &&

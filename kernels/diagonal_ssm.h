@@ -1,8 +1,9 @@
 // The discretised diagonal state-space model that SsmConv evaluates, in float64:
 //   x[t] = a x[t-1] + b u[t],   y[t] = 2 Re sum_n c_n x_n[t] + d u[t]
-// with `pairs` stored representatives of conjugate pairs for each filter. The factor 2 stands in the
-// output only, never in the state. Sources: Gu et al., "On the Parameterization and Initialization of
-// Diagonal State Space Models" (arXiv 2206.11893); Fu et al., "Hungry Hungry Hippos" (arXiv 2212.14052).
+// with `pairs` stored representatives of conjugate pairs for each filter. The factor 2 stands in
+// the output only, never in the state. Sources: Gu et al., "On the Parameterization and
+// Initialization of Diagonal State Space Models" (arXiv 2206.11893); Fu et al., "Hungry Hungry
+// Hippos" (arXiv 2212.14052).
 #pragma once
 
 #include <complex>

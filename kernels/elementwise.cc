@@ -1,14 +1,18 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/elementwise.cc"
+// foreach_target.h comes first: it includes this file once for each target.
+// clang-format off
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
 #include "hwy/contrib/math/math-inl.h"
+// clang-format on
+
+#include "kernels/elementwise.h"
 
 #include <cmath>
 #include <cstddef>
 #include <limits>
 
-#include "kernels/elementwise.h"
 #include "kernels/gelu.h"
 #include "kernels/layer_norm.h"
 #include "kernels/stream.h"
@@ -23,8 +27,8 @@ using V = hn::Vec<Tag>;
 constexpr Tag kTag;
 HWY_INLINE int64_t L() { return static_cast<int64_t>(hn::Lanes(kTag)); }
 
-// Calls body(i, load, store) over [0, count) a vector at a time; the rest goes through a padded copy, so
-// that a value does not depend on its place.
+// Calls body(i, load, store) over [0, count) a vector at a time; the rest goes through a padded
+// copy, so that a value does not depend on its place.
 template <class F>
 HWY_INLINE void Map(const float* a, const float* b, float* out, int64_t count, F f) {
   int64_t i = 0;
@@ -61,8 +65,8 @@ void ScaleT(float factor, float* x, int64_t n) {
 // Highway's Exp gives 0 for NaN; a NaN must not disappear.
 HWY_INLINE V Exp(V x) { return hn::IfThenElse(hn::IsNaN(x), x, hn::Exp(kTag, x)); }
 
-// 1 / (1 + exp(-z)); exp's argument stays within float32's range. Min hands on its second argument where
-// one is NaN.
+// 1 / (1 + exp(-z)); exp's argument stays within float32's range. Min hands on its second argument
+// where one is NaN.
 HWY_INLINE V Sigmoid(V z) {
   const V e = Exp(hn::Min(hn::Set(kTag, 88.0f), hn::Neg(z)));
   return hn::Div(hn::Set(kTag, 1.0f), hn::Add(hn::Set(kTag, 1.0f), e));

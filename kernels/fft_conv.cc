@@ -1,7 +1,6 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/fft_conv.cc"
-#include "hwy/foreach_target.h"
-#include "hwy/highway.h"
+#include "kernels/fft_conv.h"
 
 #include <algorithm>
 #include <cmath>
@@ -9,7 +8,8 @@
 #include <memory>
 #include <mutex>
 
-#include "kernels/fft_conv.h"
+#include "hwy/foreach_target.h"
+#include "hwy/highway.h"
 
 #ifndef LONGWAVE_KERNELS_FFT_CONV_ROOTS_
 #define LONGWAVE_KERNELS_FFT_CONV_ROOTS_
@@ -117,8 +117,8 @@ HWY_INLINE void Up4(float* re, float* im, int64_t m, C w1, C w2) {
   }
 }
 
-// The vertical levels below block `block` of `level`, which has m elements: depth first while a block is
-// larger than the cache, level by level below that.
+// The vertical levels below block `block` of `level`, which has m elements: depth first while a
+// block is larger than the cache, level by level below that.
 void Down(const FftConv::Roots& roots, float* re, float* im, int64_t m, int level, int64_t block) {
   if (level == roots.vertical) return;
   if (m > kInCache && level + 2 <= roots.vertical) {
@@ -175,8 +175,10 @@ HWY_INLINE void Transpose(V (&x)[kLanes]) {
   const hn::RepartitionToWide<Tag> wide;
 #pragma GCC unroll 4
   for (int g = 0; g < kLanes; g += 4) {
-    const auto lower = [&](V a, V b) HWY_ATTR { return hn::BitCast(wide, hn::InterleaveLower(kTag, a, b)); };
-    const auto upper = [&](V a, V b) HWY_ATTR { return hn::BitCast(wide, hn::InterleaveUpper(kTag, a, b)); };
+    const auto lower = [&](V a, V b)
+                           HWY_ATTR { return hn::BitCast(wide, hn::InterleaveLower(kTag, a, b)); };
+    const auto upper = [&](V a, V b)
+                           HWY_ATTR { return hn::BitCast(wide, hn::InterleaveUpper(kTag, a, b)); };
     const auto t0 = lower(x[g], x[g + 1]), t1 = upper(x[g], x[g + 1]);
     const auto t2 = lower(x[g + 2], x[g + 3]), t3 = upper(x[g + 2], x[g + 3]);
     x[g] = hn::BitCast(kTag, hn::InterleaveLower(wide, t0, t2));
@@ -186,8 +188,10 @@ HWY_INLINE void Transpose(V (&x)[kLanes]) {
   }
 #if HWY_TARGET != HWY_SSE4 && HWY_TARGET != HWY_SSSE3 && HWY_TARGET != HWY_NEON
   // Blocks of 128 bits between groups of four vectors.
-  const auto even = [](V a, V b) HWY_ATTR { return hn::OddEvenBlocks(hn::SwapAdjacentBlocks(b), a); };
-  const auto odd = [](V a, V b) HWY_ATTR { return hn::OddEvenBlocks(b, hn::SwapAdjacentBlocks(a)); };
+  const auto even = [](V a, V b)
+                        HWY_ATTR { return hn::OddEvenBlocks(hn::SwapAdjacentBlocks(b), a); };
+  const auto odd = [](V a, V b)
+                       HWY_ATTR { return hn::OddEvenBlocks(b, hn::SwapAdjacentBlocks(a)); };
   if constexpr (kLanes == 8) {
 #pragma GCC unroll 4
     for (int j = 0; j < 4; ++j) {
@@ -210,8 +214,10 @@ HWY_INLINE void Transpose(V (&x)[kLanes]) {
 }
 
 // Even-numbered children's constants relative to the first one's: exp(2 pi i / 16 * {0, 2, 1, 3}).
-constexpr float kFactorRe[4] = {1.0f, 0.70710678118654752f, 0.92387953251128676f, 0.38268343236508977f};
-constexpr float kFactorIm[4] = {0.0f, 0.70710678118654752f, 0.38268343236508977f, 0.92387953251128676f};
+constexpr float kFactorRe[4] = {1.0f, 0.70710678118654752f, 0.92387953251128676f,
+                                0.38268343236508977f};
+constexpr float kFactorIm[4] = {0.0f, 0.70710678118654752f, 0.38268343236508977f,
+                                0.92387953251128676f};
 
 HWY_INLINE C LastRoot(const FftConv::Roots& roots, int s, int pair, int64_t first) {
   const float* table = roots.last[s];
@@ -364,7 +370,8 @@ bool IsFftConvBlock(int64_t n) {
 }
 
 FftConv::FftConv(int64_t n) : n_(n), lanes_(HWY_DYNAMIC_DISPATCH(LaneCount)()) {
-  // X^m - exp(2 pi i theta) splits into X^(m/2) -+ exp(pi i theta): children theta/2, theta/2 + 1/2.
+  // X^m - exp(2 pi i theta) splits into X^(m/2) -+ exp(pi i theta): children theta/2, theta/2 +
+  // 1/2.
   const int vertical = Log2(n / lanes_);
   std::vector<double> theta = {0.25};
   for (int level = 0; level < Log2(n); ++level) {

@@ -1,5 +1,6 @@
 // Activations: GELU by tanh (0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))) and by erf
-// (x Phi(x)) (Hendrycks and Gimpel, arXiv 1606.08415), and GLU (a sigmoid(b), Dauphin et al., 2017).
+// (x Phi(x)) (Hendrycks and Gimpel, arXiv 1606.08415), and GLU (a sigmoid(b), Dauphin et al.,
+// 2017).
 //
 // Thread safety: free functions without state; one thread each.
 #pragma once

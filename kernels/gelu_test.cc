@@ -45,8 +45,7 @@ void ExpectCorrect(const Floats& actual, const Floats& x, Activation activation)
             ? 0
             : 1e-6 * std::abs(static_cast<double>(x[i])) + std::numeric_limits<float>::min();
     ASSERT_LE(std::abs(actual[i] - expected), bound)
-        << Name(activation) << "(" << x[i] << ") gave " << actual[i] << ", expected "
-        << expected;
+        << Name(activation) << "(" << x[i] << ") gave " << actual[i] << ", expected " << expected;
   }
 }
 

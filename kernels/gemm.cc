@@ -11,7 +11,8 @@
 namespace longwave {
 namespace {
 
-// OpenBLAS's own threads stay off: operators cut their work into tiles and run one product a thread.
+// OpenBLAS's own threads stay off: operators cut their work into tiles and run one product a
+// thread.
 void UseOneBlasThread() {
   [[maybe_unused]] static const bool once = [] {
     openblas_set_num_threads(1);
@@ -19,9 +20,9 @@ void UseOneBlasThread() {
   }();
 }
 
-// Tiles of an output (rows, out): sizes are a function of the descriptor alone, so that the result does
-// not depend on the threads. 256 rows of a tile keep the product near its peak and the tile in cache;
-// short inputs are cut along `out` too, so that all threads have work.
+// Tiles of an output (rows, out): sizes are a function of the descriptor alone, so that the result
+// does not depend on the threads. 256 rows of a tile keep the product near its peak and the tile in
+// cache; short inputs are cut along `out` too, so that all threads have work.
 struct Tiling {
   int64_t rows, columns, row_tiles, column_tiles;
 };

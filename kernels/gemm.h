@@ -1,8 +1,8 @@
 // Gemm: a linear layer over tokens, with what stands next to it fused: LayerNorm before, bias,
 // activation or residual after.
 //   out = epilogue(norm(x) W^T + bias)
-// x (rows, in), W (out, in), both row major as PyTorch's Linear has them. Either side may instead be
-// channel-major, x (in, rows) or out (out, rows): then no transpose touches memory.
+// x (rows, in), W (out, in), both row major as PyTorch's Linear has them. Either side may instead
+// be channel-major, x (in, rows) or out (out, rows): then no transpose touches memory.
 //
 // Float32, through OpenBLAS, one tile of rows a thread; the result does not depend on the threads.
 // Thread safety: Run may be called from several threads with a Stream each.
@@ -35,11 +35,11 @@ struct GemmDesc {
 
 struct GemmArgs {
   const float* x = nullptr;
-  int64_t x_stride = 0;            // between rows, or between channels where channel-major
-  const float* weight = nullptr;   // (out, in)
-  const float* bias = nullptr;     // (out); null: none
+  int64_t x_stride = 0;                    // between rows, or between channels where channel-major
+  const float* weight = nullptr;           // (out, in)
+  const float* bias = nullptr;             // (out); null: none
   const LayerNormWeights* norm = nullptr;  // null: none. Token-major x only.
-  float* out = nullptr;            // may not overlap x
+  float* out = nullptr;                    // may not overlap x
   int64_t out_stride = 0;
 };
 

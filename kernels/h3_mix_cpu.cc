@@ -1,5 +1,6 @@
-// H3Mix on the CPU: one thread a head, tile by tile. For each tile of a head: every k channel through its
-// shift filter, then for each output channel d2 the sum over d1 of q[d1] * SSM(k[d1] * v[d2]).
+// H3Mix on the CPU: one thread a head, tile by tile. For each tile of a head: every k channel
+// through its shift filter, then for each output channel d2 the sum over d1 of q[d1] * SSM(k[d1] *
+// v[d2]).
 #include "kernels/h3_mix_cpu.h"
 
 #include <algorithm>
@@ -69,7 +70,7 @@ void RunHead(const H3MixPlan& plan, const SsmTileFilter& filter, const H3MixArgs
              desc.pairs, P, s.states + i * 2 * P);
   }
   for (int64_t d1 = 0; d1 < hd; ++d1) {
-    ShiftBuildMatrix(args.shift_taps + (first + d1) * desc.shift_taps, desc.shift_taps,
+    ShiftBuildMatrix(args.shift_taps + (first + d1) * desc.shift_taps, desc.shift_taps, desc.length,
                      s.matrices + d1 * s.matrix_floats);
     float* history = s.history + d1 * s.history_floats;
     if (args.halo_in == nullptr) {

@@ -25,7 +25,8 @@ std::string LongConvDesc::ToString() const {
 absl::StatusOr<LongConvPlan> PlanLongConv(const LongConvDesc& desc, Device device) {
   LONGWAVE_RETURN_IF_ERROR(desc.Validate());
   const int64_t taps = std::min(desc.taps, desc.length);
-  // Two transforms a block cost about 8 N log2 N operations, a product of spectra 8 N (and its loads).
+  // Two transforms a block cost about 8 N log2 N operations, a product of spectra 8 N (and its
+  // loads).
   double best = 0;
   LongConvPlan plan{desc, 0, 0, 0, 0};
   for (int64_t n = kFftConvSmallest;; n *= 2) {
@@ -68,10 +69,10 @@ void RunChannel(const LongConvPlan& plan, const float* taps, const LongConvArgs&
                 int64_t offset, float* scratch) {
   const int64_t N = plan.block;
   const FftConv& fft = FftConv::Shared(N);
-  float* ring = scratch;                          // (tap_blocks, 2, N): the last inputs' spectra
-  float* sum = ring + plan.tap_blocks * 2 * N;    // (2, N)
-  float* carry = sum + 2 * N;                     // (N): Im Z of the block before
-  float* tile = carry + N;                        // (N)
+  float* ring = scratch;                        // (tap_blocks, 2, N): the last inputs' spectra
+  float* sum = ring + plan.tap_blocks * 2 * N;  // (2, N)
+  float* carry = sum + 2 * N;                   // (N): Im Z of the block before
+  float* tile = carry + N;                      // (N)
   std::fill_n(carry, N, 0.0f);
   for (int64_t b = 0; b < plan.input_blocks; ++b) {
     const int64_t begin = offset + b * N, count = std::min(N, plan.desc.length - b * N);

@@ -1,12 +1,13 @@
 // LongConv: causal convolution with any number of taps, no state:
 //   y[t] = post_gate[t] * (sum_{0 <= i <= min(t, taps-1)} h[i] w[t-i]),   w = pre_gate * u
 //
-// Block FFT: with blocks of N tokens, the product modulo X^N - i of two real sequences has the first N
-// values of their convolution in its real part and the next N in its imaginary part ("right-angle"
-// convolution, Nussbaumer 1982): one complex transform of length N, no zero padding. Longer inputs are
-// cut into blocks (overlap-add in the frequency domain).
+// Block FFT: with blocks of N tokens, the product modulo X^N - i of two real sequences has the
+// first N values of their convolution in its real part and the next N in its imaginary part
+// ("right-angle" convolution, Nussbaumer 1982): one complex transform of length N, no zero padding.
+// Longer inputs are cut into blocks (overlap-add in the frequency domain).
 //
-// Thread safety: plans and filters are immutable; Run may be called from several threads.
+// Thread safety: plans and filters are immutable; Run may be called from several threads
+// with a Stream each.
 #pragma once
 
 #include <cstdint>

@@ -10,8 +10,9 @@
 namespace longwave {
 namespace {
 
-// Rows of a tile: its inner array stays in a second-level cache of 1 MiB up to 512 wide, and the products
-// stay large enough above that. 0: too few rows for tiles, run as two Gemms cut along their outputs.
+// Rows of a tile: its inner array stays in a second-level cache of 1 MiB up to 512 wide, and the
+// products stay large enough above that. 0: too few rows for tiles, run as two Gemms cut along
+// their outputs.
 int64_t TileRows(const MlpDesc& desc) {
   if (desc.rows < 64) return 0;
   return desc.rows >= 1024 ? 256 : 64;

@@ -1,7 +1,8 @@
-// Mlp: x += fc2(activation(fc1(norm(x)))), the inner array never leaving a thread's tile.
+// Mlp: x += fc2(activation(fc1(norm(x)))), the inner array never leaving a thread's tile. Fewer
+// than 64 rows run as two Gemms, cut along their outputs, so that all threads have work.
 //
-// Thread safety: Run may be called from several threads with a Stream each; the result does not depend
-// on the threads.
+// Thread safety: Run may be called from several threads with a Stream each; the result does not
+// depend on the threads.
 #pragma once
 
 #include <cstdint>

@@ -44,7 +44,7 @@ absl::Status RunShiftConvCpu(const ShiftConvDesc& desc, const ShiftConvArgs& arg
     float* matrix = stream.Scratch(worker, matrix_floats + history_floats + kTile + kShiftPad);
     float* out = matrix + matrix_floats;
     float* history = out + kTile + kShiftPad;
-    ShiftBuildMatrix(taps, desc.taps, matrix);
+    ShiftBuildMatrix(taps, desc.taps, desc.length, matrix);
     if (args.halo_in == nullptr) {
       std::fill_n(history, halo, 0.0f);
     } else {

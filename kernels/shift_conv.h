@@ -31,8 +31,8 @@ void ShiftSsmTaps(absl::Span<const float> B, absl::Span<const float> C, double s
                   absl::Span<float> taps);
 
 struct ShiftConvArgs {
-  const float* u = nullptr;     // (batch, channels, length), strides as in SsmConvArgs
-  float* y = nullptr;           // may not overlap u
+  const float* u = nullptr;  // (batch, channels, length), strides as in SsmConvArgs
+  float* y = nullptr;        // may not overlap u
   int64_t batch_stride = 0;
   int64_t channel_stride = 0;
   const float* taps = nullptr;     // (channels, taps)

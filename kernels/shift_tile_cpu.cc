@@ -1,11 +1,10 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/shift_tile_cpu.cc"
-#include "hwy/foreach_target.h"
-#include "hwy/highway.h"
-
 #include <algorithm>
 #include <cstring>
 
+#include "hwy/foreach_target.h"
+#include "hwy/highway.h"
 #include "kernels/shift_tile.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -65,8 +64,9 @@ HWY_EXPORT(Run);
 
 int64_t ShiftMatrixFloats(int64_t taps) { return (taps + kShiftPad) * kShiftPad; }
 
-void ShiftBuildMatrix(const float* h, int64_t taps, float* matrix) {
+void ShiftBuildMatrix(const float* h, int64_t taps, int64_t length, float* matrix) {
   const int64_t S = HWY_DYNAMIC_DISPATCH(Lanes)();
+  if (length < S) return;
   for (int64_t t = 0; t < S + taps - 1; ++t) {
     for (int64_t j = 0; j < S; ++j) {
       const int64_t lag = taps - 1 + j - t;

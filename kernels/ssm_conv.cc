@@ -33,8 +33,8 @@ absl::Status SsmConvDesc::Validate() const {
   LONGWAVE_RETURN_IF_ERROR(CheckRange("SsmConv", "channels_per_filter", channels_per_filter, 1));
   if (channels % channels_per_filter != 0) {
     return absl::InvalidArgumentError(
-        absl::StrCat("SsmConv: channels = ", channels, " is not a multiple of channels_per_filter = ",
-                     channels_per_filter));
+        absl::StrCat("SsmConv: channels = ", channels,
+                     " is not a multiple of channels_per_filter = ", channels_per_filter));
   }
   return absl::OkStatus();
 }
@@ -49,11 +49,12 @@ absl::StatusOr<SsmConvPlan> PlanSsmConv(const SsmConvDesc& desc, Device device) 
   LONGWAVE_RETURN_IF_ERROR(desc.Validate());
   SsmConvPlan plan{desc, desc.evaluation, 1, 0};
   if (plan.evaluation == SsmEvaluation::kAuto) {
-    // On a CPU the block FFT never wins: both pay for the state, 4P a token, and within a block of 32
-    // the direct product costs less than two transforms.
+    // On a CPU the block FFT never wins: both pay for the state, 4P a token, and within a block of
+    // 32 the direct product costs less than two transforms.
     plan.evaluation = desc.length < kSsmBlock ? SsmEvaluation::kStep : SsmEvaluation::kDualForm;
   }
-  const int64_t padded = (desc.pairs + kSsmPairsMultiple - 1) / kSsmPairsMultiple * kSsmPairsMultiple;
+  const int64_t padded =
+      (desc.pairs + kSsmPairsMultiple - 1) / kSsmPairsMultiple * kSsmPairsMultiple;
   plan.scratch_floats = 2 * kSsmTile + kSsmTileBlocks * 2 * padded + 2 * padded;
   if (plan.evaluation == SsmEvaluation::kDualForm) plan.block = kSsmBlock;
   if (plan.evaluation == SsmEvaluation::kBlockFft) {
@@ -126,9 +127,8 @@ hwy::AlignedFreeUniquePtr<float[]> Zeros(int64_t count) {
 absl::StatusOr<SsmFilter> SsmFilter::Create(const DiagonalSsm& ssm, int64_t fft_block) {
   LONGWAVE_RETURN_IF_ERROR(ssm.Validate());
   if (fft_block != 0 && !IsFftConvBlock(fft_block)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("SsmFilter: fft_block = ", fft_block, " is not a power of two from ",
-                     kFftConvSmallest));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "SsmFilter: fft_block = ", fft_block, " is not a power of two from ", kFftConvSmallest));
   }
   SsmFilter f;
   f.filters_ = ssm.filters;
@@ -172,15 +172,14 @@ absl::Status RunSsmConv(const SsmConvPlan& plan, const SsmFilter& filter, const 
   LONGWAVE_RETURN_IF_ERROR(desc.Validate());
   if (filter.pairs() != desc.pairs ||
       filter.filters() * desc.channels_per_filter != desc.channels) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(desc.ToString(), ": the filter has ", filter.filters(), " filters of ",
-                     filter.pairs(), " pairs, not ", desc.channels / desc.channels_per_filter,
-                     " of ", desc.pairs));
+    return absl::InvalidArgumentError(absl::StrCat(
+        desc.ToString(), ": the filter has ", filter.filters(), " filters of ", filter.pairs(),
+        " pairs, not ", desc.channels / desc.channels_per_filter, " of ", desc.pairs));
   }
   if (plan.evaluation == SsmEvaluation::kBlockFft && filter.fft_block() != plan.block) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(desc.ToString(), ": the plan's FFT block is ", plan.block,
-                     " tokens, the filter's is ", filter.fft_block()));
+    return absl::InvalidArgumentError(absl::StrCat(desc.ToString(), ": the plan's FFT block is ",
+                                                   plan.block, " tokens, the filter's is ",
+                                                   filter.fft_block()));
   }
   switch (stream.device().kind) {
     case Device::Kind::kCpu:

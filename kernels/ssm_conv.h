@@ -3,15 +3,15 @@
 // for each batch entry and channel; channel c uses filter c / channels_per_filter.
 //
 // Three evaluations of one function (docs/operators.md derives them):
-//   kDualForm  blocks of T tokens as matrix products with the state carried between blocks; one pass
-//   kBlockFft  FFT convolution within blocks, the state carried between blocks
-//   kStep      the recurrence, token by token
+//   kDualForm  blocks of T tokens as matrix products with the state carried between blocks; one
+//   pass kBlockFft  FFT convolution within blocks, the state carried between blocks kStep      the
+//   recurrence, token by token
 //
-// State: (batch, channels, 2, pairs) float32, real parts then imaginary parts, x after the chunk's last
-// token. It does not depend on the evaluation.
+// State: (batch, channels, 2, pairs) float32, real parts then imaginary parts, x after the chunk's
+// last token. It does not depend on the evaluation.
 //
-// Thread safety: plans and filters are immutable; Run may be called from several threads with a Stream
-// each. The result does not depend on the number of threads.
+// Thread safety: plans and filters are immutable; Run may be called from several threads with a
+// Stream each. The result does not depend on the number of threads.
 #pragma once
 
 #include <cstdint>
@@ -79,8 +79,8 @@ struct SsmConvArgs {
   float* state_out = nullptr;       // null: not wanted; may be state_in
 };
 
-// REQUIRES: `filter` has plan.desc.pairs and channels / channels_per_filter filters, and for kBlockFft
-// transforms of plan.block tokens; else InvalidArgument.
+// REQUIRES: `filter` has plan.desc.pairs and channels / channels_per_filter filters, and for
+// kBlockFft transforms of plan.block tokens; else InvalidArgument.
 absl::Status RunSsmConv(const SsmConvPlan& plan, const SsmFilter& filter, const SsmConvArgs& args,
                         Stream& stream);
 

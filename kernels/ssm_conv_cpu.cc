@@ -64,9 +64,9 @@ void RunFftBlocks(const SsmConvPlan& plan, const SsmFilter& filters, int64_t fil
   const SsmTileFilter filter = SsmFilterAccess::Tile(filters, filter_index);
   const int64_t N = plan.block;
   const FftConv& fft = FftConv::Shared(N);
-  float* real = scratch;             // (N)
-  float* spectrum = real + N;        // (2, N)
-  float* rows = spectrum + 2 * N;    // (kSsmTileBlocks, 2 P)
+  float* real = scratch;                                      // (N)
+  float* spectrum = real + N;                                 // (2, N)
+  float* rows = spectrum + 2 * N;                             // (kSsmTileBlocks, 2 P)
   float* before = rows + kSsmTileBlocks * 2 * filter.padded;  // the state before the block
   for (int64_t begin = 0; begin < plan.desc.length; begin += N) {
     const int64_t count = std::min(N, plan.desc.length - begin);

@@ -1,10 +1,9 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/ssm_tile_cpu.cc"
-#include "hwy/foreach_target.h"
-#include "hwy/highway.h"
-
 #include <algorithm>
 
+#include "hwy/foreach_target.h"
+#include "hwy/highway.h"
 #include "kernels/ssm_tile.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -152,8 +151,8 @@ void Scan(const SsmTileFilter& f, int64_t rows, bool with_input, float* s, float
   }
 }
 
-// The recurrence over kVectors vectors of pairs from `first` on, the state in registers; y null, y = or,
-// where `accumulate`, y +=.
+// The recurrence over kVectors vectors of pairs from `first` on, the state in registers; y null, y
+// = or, where `accumulate`, y +=.
 template <int kVectors>
 HWY_INLINE void StepPairs(const SsmTileFilter& f, int64_t first, int64_t count, const float* u,
                           bool accumulate, float* y, float* state) {

@@ -29,8 +29,8 @@ class Stream {
   // As Scratch below, but one for the whole Stream: for operators built of operators.
   float* SharedScratch(int64_t count) { return Grow(shared_, count); }
 
-  // At least `count` floats for `worker`, aligned to a cache line, contents undefined; valid until the
-  // worker's next call. Grows to the largest request seen and stays.
+  // At least `count` floats for `worker`, aligned to a cache line, contents undefined; valid until
+  // the worker's next call. Grows to the largest request seen and stays.
   float* Scratch(int worker, int64_t count) { return Grow(scratch_[worker], count); }
 
  private:

@@ -1,4 +1,5 @@
-// A fixed set of threads that run index ranges. One ParallelFor at a time; the calling thread works too.
+// A fixed set of threads that run index ranges. One ParallelFor at a time; the calling thread works
+// too.
 //
 // Thread safety: ParallelFor may be called from one thread at a time and never from inside another.
 #pragma once
@@ -24,8 +25,8 @@ class ThreadPool {
 
   int threads() const { return static_cast<int>(workers_.size()) + 1; }
 
-  // Calls fn(i, worker) once for each i in [0, n), worker in [0, threads()); returns when all are done.
-  // Which worker takes which i is not defined, so no result may depend on it.
+  // Calls fn(i, worker) once for each i in [0, n), worker in [0, threads()); returns when all are
+  // done. Which worker takes which i is not defined, so no result may depend on it.
   void ParallelFor(int64_t n, absl::FunctionRef<void(int64_t i, int worker)> fn);
 
  private:

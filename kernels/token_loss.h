@@ -1,5 +1,5 @@
-// TokenLoss: the output projection and the negative log-likelihood of given tokens, fused: at no time
-// is there an array of (rows x vocabulary), only tiles of it.
+// TokenLoss: the output projection and the negative log-likelihood of given tokens, fused: at no
+// time is there an array of (rows x vocabulary), only tiles of it.
 //   nll[r] = log sum_v exp(h[r] . E[v]) - h[r] . E[target[r]]      (nats)
 //
 // Thread safety: Run may be called from several threads with a Stream each.

@@ -97,17 +97,18 @@ absl::Status Bench::Emit(const char* op, int64_t length, int64_t channels, const
                          double bytes, double flops, const char* baseline, double baseline_seconds,
                          double error) {
   if (!(error <= kTolerance)) {
-    return absl::InternalError(absl::StrCat("bench: ", op, " at ", length,
-                                            " tokens is wrong: relative error ", error));
+    return absl::InternalError(
+        absl::StrCat("bench: ", op, " at ", length, " tokens is wrong: relative error ", error));
   }
   const double scale = 1e9 / (static_cast<double>(length) * static_cast<double>(channels));
-  row_({op, length, channels, timing.median * scale, timing.fastest * scale,
-        timing.slowest * scale, bytes / timing.median / 1e9, flops / timing.median / 1e9, baseline,
+  row_({op, length, channels, timing.median * scale, timing.fastest * scale, timing.slowest * scale,
+        bytes / timing.median / 1e9, flops / timing.median / 1e9, baseline,
         baseline_seconds / timing.median, error});
   return absl::OkStatus();
 }
 
-// What this machine can do, with the threads of the run: a copy larger than its caches and a product.
+// What this machine can do, with the threads of the run: a copy larger than its caches and a
+// product.
 void Bench::MeasureCeilings() {
   const int64_t count = 32 << 20, part = count / 64;
   const std::vector<float> from(count, 1.0f);
@@ -123,8 +124,8 @@ void Bench::MeasureCeilings() {
   std::vector<float> c(n * k);
   const Timing product = Time([&] {
     pool_.ParallelFor(pool_.threads(), [&](int64_t i, int) {
-      Sgemm(false, true, k, k, k, a.data() + i * k * k, k, b.data(), k, false,
-            c.data() + i * k * k, k);
+      Sgemm(false, true, k, k, k, a.data() + i * k * k, k, b.data(), k, false, c.data() + i * k * k,
+            k);
     });
   });
   sgemm_flops_per_second_ = 2.0 * static_cast<double>(n) * k * k / product.median;
@@ -171,9 +172,8 @@ absl::Status Bench::Convolutions(int64_t length) {
        {SsmEvaluation::kDualForm, SsmEvaluation::kBlockFft, SsmEvaluation::kStep}) {
     const std::string name = absl::StrCat("SsmConv ", Name(evaluation));
     if (!Wanted(name.c_str())) continue;
-    absl::StatusOr<SsmConvPlan> plan =
-        PlanSsmConv({.channels = H, .length = length, .pairs = P, .evaluation = evaluation},
-                    Device{});
+    absl::StatusOr<SsmConvPlan> plan = PlanSsmConv(
+        {.channels = H, .length = length, .pairs = P, .evaluation = evaluation}, Device{});
     if (!plan.ok()) return plan.status();
     const bool fft = evaluation == SsmEvaluation::kBlockFft;
     absl::StatusOr<SsmFilter> filter = SsmFilter::Create(ssm, fft ? plan->block : 0);
@@ -190,7 +190,8 @@ absl::Status Bench::Convolutions(int64_t length) {
                                    : fft ? 8 * p + 8 * std::log2(block) + 8
                                          : 8 * p + block * 1.5 + 16 * p / block);
     LONGWAVE_RETURN_IF_ERROR(Emit(name.c_str(), length, H, timing, 8 * tokens, flops, "LongConv",
-                                  long_conv.median, ConvError(prefix, u.data(), y.data(), checked)));
+                                  long_conv.median,
+                                  ConvError(prefix, u.data(), y.data(), checked)));
   }
 
   constexpr int64_t kTaps = 64;
@@ -202,11 +203,10 @@ absl::Status Bench::Convolutions(int64_t length) {
     args.channel_stride = length;
     args.taps = short_taps.data();
     const Timing timing = Time([&] { (void)RunShiftConv({1, H, length, kTaps}, args, stream_); });
-    LONGWAVE_RETURN_IF_ERROR(
-        Emit("ShiftConv", length, H, timing, 8 * tokens, 2 * kTaps * tokens, "copy",
-             CopySeconds(8 * tokens),
-             ConvError({short_taps.begin(), short_taps.begin() + kTaps}, u.data(), y.data(),
-                       checked)));
+    LONGWAVE_RETURN_IF_ERROR(Emit(
+        "ShiftConv", length, H, timing, 8 * tokens, 2 * kTaps * tokens, "copy",
+        CopySeconds(8 * tokens),
+        ConvError({short_taps.begin(), short_taps.begin() + kTaps}, u.data(), y.data(), checked)));
   }
   if (Wanted("H3Mix")) {
     // Ones as q and v, and one tap: then H3Mix is SsmConv, which the check knows.
@@ -228,10 +228,9 @@ absl::Status Bench::Convolutions(int64_t length) {
     args.state_out = state.data();
     const Timing timing = Time([&] { (void)RunH3Mix(*plan, *filter, args, stream_); });
     const double p = static_cast<double>(P);
-    LONGWAVE_RETURN_IF_ERROR(Emit("H3Mix", length, H, timing, 16 * tokens,
-                                  tokens * (8 * p + 48 + p / 2 + 2 * kTaps + 2), "copy",
-                                  CopySeconds(16 * tokens),
-                                  ConvError(prefix, u.data(), y.data(), checked)));
+    LONGWAVE_RETURN_IF_ERROR(
+        Emit("H3Mix", length, H, timing, 16 * tokens, tokens * (8 * p + 48 + p / 2 + 2 * kTaps + 2),
+             "copy", CopySeconds(16 * tokens), ConvError(prefix, u.data(), y.data(), checked)));
   }
   return absl::OkStatus();
 }
@@ -246,7 +245,10 @@ absl::Status Bench::Dense(int64_t length) {
   if (Wanted("Gemm")) {
     const Timing timing = Time([&] {
       (void)RunGemm({.rows = rows, .in = d, .out = 4 * d},
-                    {.x = x.data(), .x_stride = d, .weight = weight.data(), .out = out.data(),
+                    {.x = x.data(),
+                     .x_stride = d,
+                     .weight = weight.data(),
+                     .out = out.data(),
                      .out_stride = 4 * d},
                     stream_);
     });
@@ -283,13 +285,12 @@ absl::Status Bench::Dense(int64_t length) {
     double difference = 0, norm = 0;
     for (int64_t i = 0; i < d; ++i) {
       const double v = x[i];
-      const double g =
-          0.5 * v * (1 + std::tanh(std::sqrt(2 / M_PI) * (v + 0.044715 * v * v * v)));
+      const double g = 0.5 * v * (1 + std::tanh(std::sqrt(2 / M_PI) * (v + 0.044715 * v * v * v)));
       difference += (out[i] - g) * (out[i] - g);
       norm += g * g;
     }
-    LONGWAVE_RETURN_IF_ERROR(Emit("Gelu tanh", rows, d, timing, 8.0 * tokens * d,
-                                  12.0 * tokens * d, "copy", CopySeconds(8.0 * tokens * d),
+    LONGWAVE_RETURN_IF_ERROR(Emit("Gelu tanh", rows, d, timing, 8.0 * tokens * d, 12.0 * tokens * d,
+                                  "copy", CopySeconds(8.0 * tokens * d),
                                   std::sqrt(difference / norm)));
   }
   return absl::OkStatus();

@@ -1,4 +1,5 @@
-// Timing for `longwave bench`: a warm-up, then runs until enough time has passed; median and spread.
+// Timing for `longwave bench`: a warm-up, then runs until enough time has passed; median and
+// spread.
 //
 // Thread safety: free functions without state.
 #pragma once

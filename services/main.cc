@@ -1,17 +1,12 @@
-// longwave: the program. Parses, runs what was asked for, maps its status to the exit code.
+// longwave: the program. Parses, runs what was asked for.
 #include <CLI/CLI.hpp>
-#include <cstdio>
-#include <exception>
-#include <new>
+#include <iostream>
 
-#include "absl/strings/str_replace.h"
 #include "services/commands.h"
+#include "services/exit_code.h"
 #include "services/signals.h"
 
-namespace longwave {
 namespace {
-
-constexpr int kInternalFault = 1, kRefused = 2, kStopped = 128;  // + the signal
 
 constexpr char kExamples[] = R"(Examples:
   longwave inspect examples/h3-dna
@@ -21,24 +16,10 @@ constexpr char kExamples[] = R"(Examples:
 
 longwave COMMAND --help says all of a command, with more examples.)";
 
-int Fail(int code, absl::string_view message) {
-  const std::string line = absl::StrReplaceAll(message, {{"\r", " "}, {"\n", " "}});
-  std::fprintf(stderr, "longwave: %s\n", line.c_str());
-  return code;
-}
+}  // namespace
 
-int Run(const Action& action) try {
-  const absl::Status status = action();
-  if (status.ok()) return 0;
-  if (StopSignal() != 0) return Fail(kStopped + StopSignal(), CheckStop().message());
-  return Fail(absl::IsInternal(status) ? kInternalFault : kRefused, status.message());
-} catch (const std::bad_alloc&) {
-  return Fail(kRefused, "out of memory (a smaller --chunk needs less)");
-} catch (const std::exception& e) {
-  return Fail(kInternalFault, e.what());
-}
-
-int Main(int argc, char** argv) {
+int main(int argc, char** argv) {
+  using namespace longwave;
   IgnoreWriteSignals();
   Action action;
   CLI::App app("Longwave runs state-space models over sequences of any length.", "longwave");
@@ -52,15 +33,11 @@ int Main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& e) {  // --help, --version
-    return app.exit(e);
+    const int code = app.exit(e);
+    return std::cout.flush() ? code : Fail(kRefused, "cannot write standard output");
   } catch (const CLI::ParseError& e) {
     return Fail(kRefused, std::string(e.what()) + " (see longwave --help)");
   }
   if (!action) return Fail(kRefused, "no command given (see longwave --help)");
-  return Run(action);
+  return RunAction(action);
 }
-
-}  // namespace
-}  // namespace longwave
-
-int main(int argc, char** argv) { return longwave::Main(argc, argv); }

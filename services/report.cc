@@ -69,7 +69,7 @@ std::string SequenceLine(const SequenceReport& sequence) {
                           BitsPerToken(*sequence.mean_nats));
   }
   if (sequence.generated.has_value()) {
-    absl::StrAppend(&line, " of prompt, ", WithCommas(*sequence.generated), " generated");
+    absl::StrAppend(&line, ", ", WithCommas(*sequence.generated), " generated");
   }
   if (!sequence.output.empty()) absl::StrAppend(&line, " -> ", sequence.output);
   return line + "\n";

@@ -19,7 +19,7 @@ TEST(Report, SequenceLines) {
             "chr1: 1,000 tokens, mean 0.69315 nats, 1.0000 bits per token -> out.chr1.npy\n");
   sequence.mean_nats.reset();
   sequence.generated = 20;
-  EXPECT_EQ(SequenceLine(sequence), "chr1: 1,000 tokens of prompt, 20 generated -> out.chr1.npy\n");
+  EXPECT_EQ(SequenceLine(sequence), "chr1: 1,000 tokens, 20 generated -> out.chr1.npy\n");
 }
 
 TEST(Report, Json) {

@@ -26,15 +26,15 @@ constexpr char kExamples[] = R"(Examples:
   longwave run examples/h3-text story.txt --task generate --temperature 0.8 --top-p 0.95 --seed 7
 
 Outputs are .npy files that appear whole or not at all:
-  score     (L) float32      negative log-likelihood of each token given all before it; entry 0 is NaN
+  score     (L) float32      nats of each token given all before it; entry 0 is NaN
   embed     (ceil(L/W), d)   mean of the last hidden states over windows of W tokens
   logits    (L, vocabulary)
   generate  (N) int32        the new tokens, or their bytes where OUT does not end in .npy
   transform (L, width)       a stack of layers over float32 values of the same shape
 An input (batch, L) gives each of these the same leading axis.
 
-Exit code: 0; 2 for anything wrong with the command line, the model, the input or the output, said in
-one line on standard error; 130 or 143 when stopped by a signal; 1 for a fault of this program.)";
+Exit code: 0; 2 for anything wrong with the command line, the model, the input or the output, said
+in one line on standard error; 130 or 143 when stopped by a signal; 1 for a fault of this program.)";
 
 // Generated text owns standard output: there, what is said of it goes to standard error.
 absl::Status Say(const RunOptions& options, const std::string& line) {

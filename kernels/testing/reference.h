@@ -33,13 +33,13 @@ enum class Dtype { kFloat32 };
 // Largest accepted relative error in the 2-norm. One table, by device and type of the activations.
 double Tolerance(Device device, Dtype dtype = Dtype::kFloat32);
 
-// Tolerance() plus what a float32 state must cost a recurrence: each of `carries` over `length` tokens
-// rounds the state, in no one direction, and a rounding stays for a memory of 1 / (1 - max |a|)
-// tokens: 2^-24 times the square root of the carries within that memory. The powers of a that carry
-// it are exact to 2^-48 and cost nothing.
+// Tolerance() plus what a float32 state must cost a recurrence: each of `carries` over `length`
+// tokens rounds the state, in no one direction, and a rounding stays for a memory of 1 / (1 - max
+// |a|) tokens: 2^-24 times the square root of the carries within that memory. The powers of a that
+// carry it are exact to 2^-48 and cost nothing.
 double CarryTolerance(Device device, const DiagonalSsm& ssm, int64_t length, int64_t carries);
-// How often a plan of `block` carries the state over `length` tokens. A longer block than 32 sums up
-// its state in blocks of its own, so it counts as 32.
+// How often a plan of `block` carries the state over `length` tokens. A longer block than 32 sums
+// up its state in blocks of its own, so it counts as 32.
 int64_t Carries(int64_t length, int64_t block);
 
 // ---- Comparisons

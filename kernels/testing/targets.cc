@@ -1,4 +1,5 @@
-// LONGWAVE_TEST_TARGET=avx2 or sse4 makes this test program run as on a machine with no more than that.
+// LONGWAVE_TEST_TARGET=avx2 or sse4 makes this test program run as on a machine with no more than
+// that.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>

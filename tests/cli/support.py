@@ -1,5 +1,5 @@
-"""What the tests of the command line share: running the program, and its files read and written with
-the standard library alone."""
+"""What the tests of the command line share: running the program, and its files read and
+written with the standard library alone."""
 
 import array
 import ast
@@ -125,7 +125,7 @@ class CliTest(unittest.TestCase):
         return values
 
     def assert_refused(self, arguments, *said, code=2, program=("run",), **options):
-        """One line on standard error that says `said`, the exit code, and no file made or changed."""
+        """One line on standard error that says `said`, the exit code, no file made or changed."""
         before = self.states()
         result = self.run_program(*program, *arguments, **options)
         error = result.stderr.decode()

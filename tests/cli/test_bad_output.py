@@ -79,6 +79,10 @@ class BadOutput(CliTest):
             with self.subTest(options=options), open("/dev/full", "wb") as full:
                 self.assert_refused([IDS, self.ids, *options], "standard output", stdout=full)
 
+    def test_help_to_a_full_disk(self):
+        with open("/dev/full", "wb") as full:
+            self.assert_refused(["--help"], "standard output", stdout=full)
+
     def test_standard_output_closed(self):
         read, write = os.pipe()
         os.close(read)

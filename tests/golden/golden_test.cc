@@ -103,8 +103,8 @@ TEST(GoldenText, LossesAndGreedyContinuations) {
     std::vector<float> logits(256);
     for (int64_t rows = static_cast<int64_t>(text.size()); text.size() < all.size(); rows = 1) {
       ASSERT_EQ(runner->Logits(rows - 1, 1, absl::MakeSpan(logits)), absl::OkStatus());
-      text.push_back(static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) -
-                                          logits.begin()));
+      text.push_back(
+          static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin()));
       ASSERT_EQ(runner->Forward({&text.back(), 1}), absl::OkStatus());
     }
     EXPECT_EQ(text, all) << name;

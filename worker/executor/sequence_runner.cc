@@ -42,9 +42,9 @@ absl::Status SequenceRunner::CheckTokens(absl::Span<const int32_t> tokens,
   const int64_t vocab = model_->config().vocab_size;
   for (size_t i = 0; i < tokens.size(); ++i) {
     if (tokens[i] < 0 || tokens[i] >= vocab) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "token id ", tokens[i], " at position ", first_position + static_cast<int64_t>(i),
-          " is outside the vocabulary of ", vocab));
+      return absl::InvalidArgumentError(absl::StrCat("token id ", tokens[i], " at position ",
+                                                     first_position + static_cast<int64_t>(i),
+                                                     " is outside the vocabulary of ", vocab));
     }
   }
   return absl::OkStatus();
@@ -54,11 +54,10 @@ absl::Status SequenceRunner::CheckCache(int64_t tokens) const {
   const int64_t needed = model_->cache_bytes(state_.position + tokens);
   if (needed <= options_.cache_budget_bytes) return absl::OkStatus();
   const int64_t page = model_->cache_bytes(1);
-  return absl::ResourceExhaustedError(
-      absl::StrCat("the attention layers' caches need ", needed, " bytes at ",
-                   state_.position + tokens, " tokens; the budget is ",
-                   options_.cache_budget_bytes, " bytes, enough for ",
-                   options_.cache_budget_bytes / page * KvCache::kPageTokens, " tokens"));
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "the attention layers' caches need ", needed, " bytes at ", state_.position + tokens,
+      " tokens; the budget is ", options_.cache_budget_bytes, " bytes, enough for ",
+      options_.cache_budget_bytes / page * KvCache::kPageTokens, " tokens"));
 }
 
 absl::Status SequenceRunner::Forward(absl::Span<const int32_t> tokens) {

@@ -1,5 +1,6 @@
-// One sequence's way through a model, chunk by chunk: state, workspace and the model's pass over a chunk.
-// Everything that depends on the chunk length is allocated once, by Create().
+// One sequence's way through a model, chunk by chunk: state, workspace and the model's pass over a
+// chunk. What depends on the chunk length is allocated once, by Create(), the threads' scratch by
+// the first Forward; attention's caches alone grow with the sequence.
 //
 // Thread safety: one caller at a time. Runners of one model may run side by side, each with its own
 // Stream; the model's weights are shared.
@@ -18,8 +19,8 @@ namespace longwave {
 
 struct RunnerOptions {
   int64_t chunk = 0;  // the most tokens one Forward takes
-  // Attention's caches may take this much together; a Forward beyond it is ResourceExhausted and names
-  // both numbers and how many tokens would fit.
+  // Attention's caches may take this much together; a Forward beyond it is ResourceExhausted and
+  // names both numbers and how many tokens would fit.
   int64_t cache_budget_bytes = int64_t{8} << 30;
 };
 
@@ -39,17 +40,19 @@ class SequenceRunner {
   absl::Status Forward(absl::Span<const int32_t> tokens);
   // After Forward: (tokens, d_model) after the last norm, one row for each token of that chunk.
   absl::Span<const float> hidden() const { return {hidden_.data(), hidden_size_}; }
-  // After Forward: nll[i] = -log p(targets[i] | the tokens up to row i), nats. At most as many targets
-  // as the chunk had tokens; checked like tokens, as following them.
+  // After Forward: nll[i] = -log p(targets[i] | the tokens up to row i), nats. At most as many
+  // targets as the chunk had tokens; checked like tokens, as following them.
   absl::Status TokenLoss(absl::Span<const int32_t> targets, absl::Span<float> nll);
   // After Forward: logits of rows [first, first + rows): out is (rows, vocab).
   absl::Status Logits(int64_t first, int64_t rows, absl::Span<float> out);
 
-  // Layer stacks over real signals (S4D): x (rows, d_model) in, y (rows, d_model) out, rows <= chunk.
+  // Layer stacks over real signals (S4D): x (rows, d_model) in, y (rows, d_model) out, rows <=
+  // chunk.
   absl::Status Transform(absl::Span<const float> x, absl::Span<float> y);
 
  private:
-  SequenceRunner(std::shared_ptr<const Model> model, const RunnerOptions& options, ThreadPool* pool);
+  SequenceRunner(std::shared_ptr<const Model> model, const RunnerOptions& options,
+                 ThreadPool* pool);
   absl::Status CheckTokens(absl::Span<const int32_t> tokens, int64_t first_position) const;
   absl::Status CheckCache(int64_t tokens) const;
 

@@ -24,14 +24,14 @@ class AttentionLayer : public Layer {
   MlpWeights mlp_;
 };
 
-absl::Status AttentionLayer::Load(const ModelConfig& config, int64_t index,
-                                  WeightLoader& weights) {
+absl::Status AttentionLayer::Load(const ModelConfig& config, int64_t index, WeightLoader& weights) {
   const std::string prefix = absl::StrCat("backbone.layers.", index, ".");
   const int64_t d = config.d_model;
   desc_.heads = config.attn_num_heads;
   desc_.head_dim = d / config.attn_num_heads;
   desc_.rotary_dim = config.rotary_emb_dim;
-  LONGWAVE_ASSIGN_OR_RETURN(norm_, weights.LoadNorm(prefix + "norm1.", d, config.layer_norm_epsilon));
+  LONGWAVE_ASSIGN_OR_RETURN(norm_,
+                            weights.LoadNorm(prefix + "norm1.", d, config.layer_norm_epsilon));
   LONGWAVE_ASSIGN_OR_RETURN(qkv_weight_, weights.Load(prefix + "mixer.Wqkv.weight", {3 * d, d}));
   LONGWAVE_ASSIGN_OR_RETURN(qkv_bias_, weights.Load(prefix + "mixer.Wqkv.bias", {3 * d}));
   LONGWAVE_ASSIGN_OR_RETURN(out_weight_, weights.Load(prefix + "mixer.out_proj.weight", {d, d}));
@@ -63,14 +63,10 @@ absl::Status AttentionLayer::Forward(float* x, LayerContext& context) const {
   LONGWAVE_RETURN_IF_ERROR(RunAttention(desc, qkv, *context.cache, y, context.stream));
   GemmDesc out{.rows = rows, .in = d, .out = d};
   out.accumulate = true;
-  LONGWAVE_RETURN_IF_ERROR(RunGemm(out,
-                                   {.x = y,
-                                    .x_stride = d,
-                                    .weight = out_weight_,
-                                    .bias = out_bias_,
-                                    .out = x,
-                                    .out_stride = d},
-                                   context.stream));
+  LONGWAVE_RETURN_IF_ERROR(RunGemm(
+      out,
+      {.x = y, .x_stride = d, .weight = out_weight_, .bias = out_bias_, .out = x, .out_stride = d},
+      context.stream));
   return mlp_.Run(x, rows, context.stream);
 }
 

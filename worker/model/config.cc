@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <boost/json.hpp>
-#include <cmath>
 #include <fstream>
 #include <iterator>
+#include <limits>
 #include <set>
 
 #include "absl/status/status.h"
@@ -40,10 +40,11 @@ class Fields {
   void Positive(const char* key, double* out) {
     const json::value* value = Get(key, false);
     if (value == nullptr) return;
-    if (!value->is_number() || !(value->to_number<double>() > 0) ||
-        !std::isfinite(value->to_number<double>())) {
-      return Fail(
-          absl::StrCat("\"", key, "\" is ", json::serialize(*value), ", not a positive number"));
+    const double number = value->is_number() ? value->to_number<double>() : 0;
+    if (!(number >= std::numeric_limits<float>::min() &&
+          number <= std::numeric_limits<float>::max())) {
+      return Fail(absl::StrCat("\"", key, "\" is ", json::serialize(*value),
+                               ", not a positive number within float32"));
     }
     *out = value->to_number<double>();
   }
@@ -52,7 +53,8 @@ class Fields {
     const json::value* value = Get(key, false);
     if (value == nullptr) return;
     if (!value->is_bool()) {
-      return Fail(absl::StrCat("\"", key, "\" is ", json::serialize(*value), ", not true or false"));
+      return Fail(
+          absl::StrCat("\"", key, "\" is ", json::serialize(*value), ", not true or false"));
     }
     *out = value->get_bool();
   }
@@ -110,10 +112,11 @@ constexpr int64_t kMostWidth = 1 << 20;
 void ParseH3(Fields& fields, ModelConfig* config) {
   std::string ignored;
   bool tied = true;
-  fields.Integer("vocab_size", true, 1, 1 << 28, &config->vocab_size);
+  fields.Integer("d_state", false, 2, 1024, &config->d_state);  // the shift filter's taps too
+  fields.Integer("vocab_size", true, 1, 1 << 24, &config->vocab_size);
   config->d_inner = 4 * config->d_model;
   fields.Integer("d_inner", false, 1, 4 * kMostWidth, &config->d_inner);
-  fields.Integer("head_dim", false, 1, config->d_model, &config->head_dim);
+  fields.Integer("head_dim", false, 1, std::min<int64_t>(config->d_model, 4096), &config->head_dim);
   fields.Layers("attn_layer_idx", config->n_layer, &config->attn_layer_idx);
   fields.Integer("attn_num_heads", false, 0, config->d_model, &config->attn_num_heads);
   fields.Integer("rotary_emb_dim", false, 0, config->d_model, &config->rotary_emb_dim);
@@ -126,8 +129,8 @@ void ParseH3(Fields& fields, ModelConfig* config) {
   const ModelConfig& c = *config;
   if (!tied) fields.Fail("\"tie_word_embeddings\" is false; the output matrix is the embedding");
   if (c.d_model % c.head_dim != 0) {
-    fields.Fail(absl::StrCat("\"d_model\" = ", c.d_model, " is not a multiple of \"head_dim\" = ",
-                             c.head_dim));
+    fields.Fail(absl::StrCat("\"d_model\" = ", c.d_model,
+                             " is not a multiple of \"head_dim\" = ", c.head_dim));
   }
   if (c.attn_layer_idx.empty()) return;
   if (c.attn_num_heads < 1 || c.d_model % c.attn_num_heads != 0) {

@@ -11,11 +11,6 @@
 namespace longwave {
 namespace {
 
-struct Linear {
-  const float* weight = nullptr;  // (d, d)
-  const float* bias = nullptr;    // (d)
-};
-
 class H3Layer : public Layer {
  public:
   absl::Status Load(const ModelConfig& config, int64_t index, WeightLoader& weights);
@@ -31,33 +26,31 @@ class H3Layer : public Layer {
   ModelConfig config_;
   LayerNormWeights norm_;
   std::vector<float> qkv_weight_, qkv_bias_;  // (3 d, d), (3 d): one product for all three
-  Linear out_;
-  std::vector<float> shift_taps_;  // (d, d_state), the skip included
+  const float *out_weight_ = nullptr, *out_bias_ = nullptr;  // (d, d), (d)
+  std::vector<float> shift_taps_;                            // (d, d_state), the skip included
   SsmFilter filter_;
   MlpWeights mlp_;
 };
-
-absl::StatusOr<Linear> LoadLinear(const std::string& prefix, int64_t d, WeightLoader& weights) {
-  Linear linear;
-  LONGWAVE_ASSIGN_OR_RETURN(linear.weight, weights.Load(prefix + "weight", {d, d}));
-  LONGWAVE_ASSIGN_OR_RETURN(linear.bias, weights.Load(prefix + "bias", {d}));
-  return linear;
-}
 
 absl::Status H3Layer::Load(const ModelConfig& config, int64_t index, WeightLoader& weights) {
   config_ = config;
   const std::string prefix = absl::StrCat("backbone.layers.", index, ".");
   const std::string mixer = prefix + "mixer.";
   const int64_t d = config.d_model, taps = config.d_state;
-  LONGWAVE_ASSIGN_OR_RETURN(norm_, weights.LoadNorm(prefix + "norm1.", d, config.layer_norm_epsilon));
+  LONGWAVE_ASSIGN_OR_RETURN(norm_,
+                            weights.LoadNorm(prefix + "norm1.", d, config.layer_norm_epsilon));
+  qkv_weight_.resize(3 * d * d);
+  qkv_bias_.resize(3 * d);
+  int64_t i = 0;
   for (const char* name : {"q_proj.", "k_proj.", "v_proj."}) {
-    Linear linear;
-    LONGWAVE_ASSIGN_OR_RETURN(linear, LoadLinear(mixer + name, d, weights));
-    qkv_weight_.insert(qkv_weight_.end(), linear.weight, linear.weight + d * d);
-    qkv_bias_.insert(qkv_bias_.end(), linear.bias, linear.bias + d);
+    LONGWAVE_RETURN_IF_ERROR(
+        weights.LoadInto(mixer + name + "weight", {d, d}, qkv_weight_.data() + i * d * d));
+    LONGWAVE_RETURN_IF_ERROR(
+        weights.LoadInto(mixer + name + "bias", {d}, qkv_bias_.data() + i * d));
+    ++i;
   }
-  weights.CountBytes(static_cast<int64_t>((qkv_weight_.size() + qkv_bias_.size()) * sizeof(float)));
-  LONGWAVE_ASSIGN_OR_RETURN(out_, LoadLinear(mixer + "output_linear.", d, weights));
+  LONGWAVE_ASSIGN_OR_RETURN(out_weight_, weights.Load(mixer + "output_linear.weight", {d, d}));
+  LONGWAVE_ASSIGN_OR_RETURN(out_bias_, weights.Load(mixer + "output_linear.bias", {d}));
 
   const float *shift_b, *shift_c, *skip;
   LONGWAVE_ASSIGN_OR_RETURN(shift_b, weights.Load(mixer + "ssm_k_kernel.kernel.B", {d, taps}));
@@ -166,8 +159,8 @@ absl::Status H3Layer::Forward(float* x, LayerContext& context) const {
   LONGWAVE_RETURN_IF_ERROR(RunGemm(out,
                                    {.x = y,
                                     .x_stride = stride,
-                                    .weight = out_.weight,
-                                    .bias = out_.bias,
+                                    .weight = out_weight_,
+                                    .bias = out_bias_,
                                     .out = x,
                                     .out_stride = d},
                                    context.stream));

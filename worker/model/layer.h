@@ -1,5 +1,5 @@
-// One layer of a model. It declares what it hands from chunk to chunk, and moves the residual stream
-// over one chunk.
+// One layer of a model. It declares what it hands from chunk to chunk, and moves the residual
+// stream over one chunk.
 //
 // Thread safety: immutable after Load.
 #pragma once
@@ -46,8 +46,8 @@ absl::StatusOr<std::unique_ptr<const Layer>> LoadAttentionLayer(const ModelConfi
 absl::StatusOr<std::unique_ptr<const Layer>> LoadS4dLayer(const ModelConfig& config, int64_t index,
                                                           WeightLoader& weights);
 
-// Floats between the channels of a channel-major array of `rows` tokens: whole cache lines, and an odd
-// number of them, so that channels do not fall on the same sets of a cache.
+// Floats between the channels of a channel-major array of `rows` tokens: whole cache lines, and an
+// odd number of them, so that channels do not fall on the same sets of a cache.
 inline int64_t ChannelStride(int64_t rows) { return ((rows + 15) / 16 | 1) * 16; }
 
 }  // namespace longwave

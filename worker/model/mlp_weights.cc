@@ -9,8 +9,8 @@ absl::StatusOr<MlpWeights> MlpWeights::Load(const ModelConfig& config, const std
   mlp.desc.width = d;
   mlp.desc.inner = inner;
   MlpArgs& args = mlp.args;
-  LONGWAVE_ASSIGN_OR_RETURN(
-      args.norm, weights.LoadNorm(prefix + "norm2.", d, config.layer_norm_epsilon));
+  LONGWAVE_ASSIGN_OR_RETURN(args.norm,
+                            weights.LoadNorm(prefix + "norm2.", d, config.layer_norm_epsilon));
   LONGWAVE_ASSIGN_OR_RETURN(args.fc1_weight, weights.Load(prefix + "mlp.fc1.weight", {inner, d}));
   LONGWAVE_ASSIGN_OR_RETURN(args.fc1_bias, weights.Load(prefix + "mlp.fc1.bias", {inner}));
   LONGWAVE_ASSIGN_OR_RETURN(args.fc2_weight, weights.Load(prefix + "mlp.fc2.weight", {d, inner}));

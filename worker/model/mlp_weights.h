@@ -1,4 +1,5 @@
-// The second half of an H3 block, which H3 and attention layers share: x += fc2(gelu(fc1(norm2(x)))).
+// The second half of an H3 block, which H3 and attention layers share: x +=
+// fc2(gelu(fc1(norm2(x)))).
 #pragma once
 
 #include "absl/status/status.h"

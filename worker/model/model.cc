@@ -22,10 +22,11 @@ struct WorkspaceSizes {
   WorkspaceSizes(const ModelConfig& config, int64_t rows) {
     const int64_t channels = ChannelStride(rows) * config.d_model;
     const bool h3 = config.type == ModelConfig::Type::kH3;
-    x = rows * config.d_model;
+    const int64_t signal = rows * config.d_model;
+    x = h3 ? signal : 0;
     a = h3 && config.head_dim == 1 && config.attn_layer_idx.empty() ? 0 : channels;
-    b = config.norm == ModelConfig::Norm::kPre ? x : 0;
-    wide = h3 ? 3 * channels : 2 * x;
+    b = config.norm == ModelConfig::Norm::kPre ? signal : 0;
+    wide = h3 ? 3 * channels : 2 * signal;
   }
   int64_t total() const { return x + a + b + wide; }
 };
@@ -53,9 +54,9 @@ absl::StatusOr<std::shared_ptr<const Model>> Model::Load(const std::string& fold
   const bool h3 = config.type == ModelConfig::Type::kH3;
   const int64_t d = config.d_model;
   if (h3) {
-    LONGWAVE_ASSIGN_OR_RETURN(model->embedding_,
-                              weights.Load("backbone.embeddings.word_embeddings.weight",
-                                           {config.vocab_size, d}));
+    LONGWAVE_ASSIGN_OR_RETURN(
+        model->embedding_,
+        weights.Load("backbone.embeddings.word_embeddings.weight", {config.vocab_size, d}));
     LayerNormWeights norm;
     LONGWAVE_ASSIGN_OR_RETURN(norm,
                               weights.LoadNorm("backbone.ln_f.", d, config.layer_norm_epsilon));
@@ -64,9 +65,10 @@ absl::StatusOr<std::shared_ptr<const Model>> Model::Load(const std::string& fold
   }
   for (int64_t i = 0; i < config.n_layer; ++i) {
     std::unique_ptr<const Layer> layer;
-    LONGWAVE_ASSIGN_OR_RETURN(layer, !h3                      ? LoadS4dLayer(config, i, weights)
-                                     : config.IsAttention(i) ? LoadAttentionLayer(config, i, weights)
-                                                             : LoadH3Layer(config, i, weights));
+    LONGWAVE_ASSIGN_OR_RETURN(layer, !h3 ? LoadS4dLayer(config, i, weights)
+                                     : config.IsAttention(i)
+                                         ? LoadAttentionLayer(config, i, weights)
+                                         : LoadH3Layer(config, i, weights));
     model->first_state_.push_back(static_cast<int64_t>(model->state_specs_.size()));
     for (StateTensorSpec spec : layer->state_specs()) {
       spec.name = absl::StrCat("layers.", i, ".", spec.name);

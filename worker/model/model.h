@@ -1,9 +1,9 @@
 // A model: its configuration, its weights in memory once, and its pass over one chunk.
-// A layer declares by name and shape what it hands on to the next chunk; runners, links and checkpoints
-// move those tensors and never know a model.
+// A layer declares by name and shape what it hands on to the next chunk; runners, links and
+// checkpoints move those tensors and never know a model.
 //
-// Thread safety: a Model is immutable after Load and may be used from several threads; ModelState and
-// Workspace belong to one caller.
+// Thread safety: a Model is immutable after Load and may be used from several threads; ModelState
+// and Workspace belong to one caller.
 #pragma once
 
 #include <cstdint>
@@ -36,7 +36,7 @@ struct ModelState {
 
 // Memory for one chunk, allocated once.
 struct Workspace {
-  std::vector<float> x;     // (chunk, d_model): the residual stream
+  std::vector<float> x;     // H3: (chunk, d_model), the residual stream
   std::vector<float> wide;  // H3: q, k, v, channel-major; attention: qkv; S4D: before the GLU
   std::vector<float> a;     // H3 with head_dim > 1 and attention: y; S4D: u, channel-major
   std::vector<float> b;     // S4D with a norm before the layer: the normed signal
@@ -46,8 +46,8 @@ class Layer;
 
 class Model {
  public:
-  // A folder with config.json and model.safetensors. NotFound, InvalidArgument: one line, naming file,
-  // tensor, and both shapes where they differ; a non-finite weight is an error.
+  // A folder with config.json and model.safetensors. NotFound, InvalidArgument: one line, naming
+  // file, tensor, and both shapes where they differ; a non-finite weight is an error.
   static absl::StatusOr<std::shared_ptr<const Model>> Load(const std::string& folder);
   ~Model();
 
@@ -56,7 +56,7 @@ class Model {
   int64_t parameters() const { return parameters_; }
   int64_t weight_bytes() const { return weight_bytes_; }  // as prepared in memory
   const std::vector<StateTensorSpec>& state_specs() const { return state_specs_; }
-  int64_t state_bytes() const;  // of one sequence, attention's caches not counted
+  int64_t state_bytes() const;                // of one sequence, attention's caches not counted
   int64_t cache_bytes(int64_t tokens) const;  // of all attention layers
   int64_t attention_layers() const { return static_cast<int64_t>(config_.attn_layer_idx.size()); }
   int64_t workspace_bytes(int64_t chunk, int threads) const;  // what a chunk needs beside the state

@@ -13,6 +13,8 @@
 #include <random>
 #include <string>
 #include <thread>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -28,7 +30,6 @@ namespace {
 
 using testing::AllOf;
 using testing::HasSubstr;
-using testing::StartsWith;
 using Floats = std::vector<float>;
 
 // ---- Files of weights ----
@@ -164,7 +165,7 @@ class Builder {
 struct H3Shape {
   int64_t d = 8, layers = 3, vocab = 11, d_state = 16, head_dim = 1, inner = 20;
   int64_t heads = 2, rotary = 0;
-  std::vector<int64_t> attention;
+  std::vector<int64_t> attention = {};
 };
 
 ModelFiles RandomH3(const H3Shape& s, uint64_t seed = 1) {
@@ -388,14 +389,18 @@ TEST(ModelLoad, EveryNonFiniteTensorIsNamed) {
 
 // Finite numbers whose discretised filter is not.
 TEST(ModelLoad, FiltersBeyondRangeAreNamed) {
-  for (ModelFiles files : BothTypes()) {
-    const bool h3 = files.tensors[0].name != "layers.0.D";
-    const std::string kernel = h3 ? "backbone.layers.0.mixer.kernel.kernel." : "layers.0.kernel.";
-    files.Find(kernel + "log_dt").values[3] = 1e4f;
+  ModelFiles h3 = RandomH3({}), s4d = RandomS4d({});
+  const std::string h3_kernel = "backbone.layers.1.mixer.kernel.kernel.";
+  h3.Find(h3_kernel + "log_dt").values[3] = 1e4f;  // exp of it is infinite
+  s4d.Find("layers.2.kernel.log_A_real").values[8] = -1e4f;
+  s4d.Find("layers.2.kernel.A_imag").values[8] = 0;  // A = 0
+  for (const auto& [files, kernel, filter] :
+       {std::tuple(h3, h3_kernel, "filter 3"),
+        std::tuple(s4d, std::string("layers.2.kernel."), "filter 1, pair 0")}) {
     const auto model = LoadFrom(files);
     EXPECT_TRUE(absl::IsInvalidArgument(model.status())) << model.status();
     EXPECT_THAT(MessageOf(model),
-                AllOf(HasSubstr("model.safetensors: "), HasSubstr(kernel), HasSubstr("filter 3")));
+                AllOf(HasSubstr("model.safetensors: "), HasSubstr(kernel), HasSubstr(filter)));
   }
 }
 
@@ -458,7 +463,7 @@ TEST(StoredWeights, RoundingMovesOutputsByAsMuch) {
          {std::pair(Stored::kF16, 0x1p-11), std::pair(Stored::kBF16, 0x1p-8)}) {
       const double error = RelativeError(RunWhole(Loaded(files, stored), input, kLength), want);
       EXPECT_GT(error, unit / 100);
-      EXPECT_LT(error, unit * 20);
+      EXPECT_LT(error, unit * 50);
     }
   }
 }
@@ -529,7 +534,7 @@ TEST(ModelMemory, WorkspaceIsWhatItSays) {
     for (const int64_t chunk : {1, 16, 17, 1000}) {
       const Workspace w = model->NewWorkspace(chunk);
       const size_t hidden = IsH3(*model) ? chunk * model->config().d_model : 0;
-      const size_t floats = w.x.size() + w.a.size() + w.b.size() + w.c.size() + w.wide.size();
+      const size_t floats = w.x.size() + w.a.size() + w.b.size() + w.wide.size();
       EXPECT_EQ(model->workspace_bytes(chunk, 0), static_cast<int64_t>(4 * (floats + hidden)));
       const int64_t scratch = model->workspace_bytes(chunk, 1) - model->workspace_bytes(chunk, 0);
       EXPECT_GT(scratch, 0);
@@ -755,18 +760,17 @@ TEST(SequenceRunner, TwoRunnersShareAModel) {
     const std::shared_ptr<const Model> model = Loaded(files);
     const Input inputs[] = {Input(*model, kLength, 1), Input(*model, kLength, 2)};
     Floats got[2];
-    std::vector<std::thread> threads;
-    for (int i = 0; i < 2; ++i) {
-      threads.emplace_back([&, i] {
-        ThreadPool pool(2);
-        const auto runner = Runner(model, kLength, pool);
-        for (int round = 0; round < 3; ++round) {
-          runner->Reset();
-          got[i] = RunPieces(*runner, inputs[i], {kLength - 130, 130});
-        }
-      });
-    }
-    for (std::thread& thread : threads) thread.join();
+    const auto run = [&](int i) {
+      ThreadPool pool(2);
+      const auto runner = Runner(model, kLength, pool);
+      for (int round = 0; round < 3; ++round) {
+        runner->Reset();
+        got[i] = RunPieces(*runner, inputs[i], {kLength - 130, 130});
+      }
+    };
+    std::thread first(run, 0), second(run, 1);
+    first.join();
+    second.join();
     for (int i = 0; i < 2; ++i) {
       ThreadPool pool(1);
       EXPECT_TRUE(SameBytes(

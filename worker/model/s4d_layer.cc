@@ -1,5 +1,5 @@
-// An S4D layer over signals (Gu et al., arXiv 2206.11893): z = GLU(W gelu(conv(u, K) + D u)), with an
-// optional residual and a LayerNorm before the layer or after the residual sum.
+// An S4D layer over signals (Gu et al., arXiv 2206.11893): z = GLU(W gelu(conv(u, K) + D u)), with
+// an optional residual and a LayerNorm before the layer or after the residual sum.
 #include <algorithm>
 #include <cmath>
 
@@ -42,7 +42,8 @@ absl::Status S4dLayer::Load(const ModelConfig& config, int64_t index, WeightLoad
   LONGWAVE_ASSIGN_OR_RETURN(log_real, weights.Load(prefix + "kernel.log_A_real", {H, P}));
   LONGWAVE_ASSIGN_OR_RETURN(imag, weights.Load(prefix + "kernel.A_imag", {H, P}));
   LONGWAVE_ASSIGN_OR_RETURN(C, weights.Load(prefix + "kernel.C", {H, P, 2}));
-  LONGWAVE_ASSIGN_OR_RETURN(weight_, weights.Load(prefix + "output_linear.0.weight", {2 * H, H, 1}));
+  LONGWAVE_ASSIGN_OR_RETURN(weight_,
+                            weights.Load(prefix + "output_linear.0.weight", {2 * H, H, 1}));
   LONGWAVE_ASSIGN_OR_RETURN(bias_, weights.Load(prefix + "output_linear.0.bias", {2 * H}));
   if (config.norm != ModelConfig::Norm::kNone) {
     LONGWAVE_ASSIGN_OR_RETURN(norm_,
@@ -109,14 +110,10 @@ absl::Status S4dLayer::Forward(float* x, LayerContext& context) const {
 
   GemmDesc linear{.rows = rows, .in = H, .out = 2 * H};
   linear.in_layout = Layout::kChannelMajor;
-  LONGWAVE_RETURN_IF_ERROR(RunGemm(linear,
-                                   {.x = u,
-                                    .x_stride = stride,
-                                    .weight = weight_,
-                                    .bias = bias_,
-                                    .out = z,
-                                    .out_stride = 2 * H},
-                                   stream));
+  LONGWAVE_RETURN_IF_ERROR(RunGemm(
+      linear,
+      {.x = u, .x_stride = stride, .weight = weight_, .bias = bias_, .out = z, .out_stride = 2 * H},
+      stream));
   constexpr int64_t kRows = 64;
   stream.pool().ParallelFor((rows + kRows - 1) / kRows, [&](int64_t i, int) {
     for (int64_t r = i * kRows; r < std::min(rows, (i + 1) * kRows); ++r) {

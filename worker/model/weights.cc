@@ -31,39 +31,56 @@ int64_t FirstNonFinite(const float* x, int64_t count) {
 
 }  // namespace
 
-absl::StatusOr<const float*> WeightLoader::Load(const std::string& name,
-                                                const std::vector<int64_t>& shape) {
-  absl::StatusOr<TensorView> found = file_->Find(name);
-  if (!found.ok()) return found.status();
-  const TensorView& tensor = *found;
-  if (tensor.shape != shape) {
+absl::StatusOr<TensorView> WeightLoader::Check(const std::string& name,
+                                               const std::vector<int64_t>& shape) const {
+  absl::StatusOr<TensorView> tensor = file_->Find(name);
+  if (!tensor.ok()) return tensor.status();
+  if (tensor->shape != shape) {
     return absl::InvalidArgumentError(absl::StrCat(path(), ": tensor '", name, "' has shape ",
-                                                   ShapeString(tensor.shape), ", not ",
+                                                   ShapeString(tensor->shape), ", not ",
                                                    ShapeString(shape), " as config.json asks"));
   }
-  const bool is_float = tensor.dtype == DType::kF32 || tensor.dtype == DType::kF16 ||
-                        tensor.dtype == DType::kBF16 || tensor.dtype == DType::kF64;
+  const bool is_float = tensor->dtype == DType::kF32 || tensor->dtype == DType::kF16 ||
+                        tensor->dtype == DType::kBF16 || tensor->dtype == DType::kF64;
   if (!is_float) {
     return absl::InvalidArgumentError(absl::StrCat(path(), ": tensor '", name, "' has type ",
-                                                   Name(tensor.dtype),
+                                                   Name(tensor->dtype),
                                                    ", not F32, F16, BF16 or F64"));
   }
-  const int64_t count = tensor.elements();
-  const float* data;
-  if (tensor.dtype == DType::kF32 && reinterpret_cast<uintptr_t>(tensor.data) % alignof(float) == 0) {
-    data = reinterpret_cast<const float*>(tensor.data);
-  } else {
-    auto converted = std::make_shared<std::vector<float>>(count);
-    ConvertToFloat(tensor, converted->data());
-    data = converted->data();
-    owned_.push_back(std::move(converted));
-  }
+  return tensor;
+}
+
+absl::Status WeightLoader::Accept(const std::string& name, const float* data, int64_t count) {
   if (const int64_t bad = FirstNonFinite(data, count); bad >= 0) {
     return absl::InvalidArgumentError(
         absl::StrCat(path(), ": tensor '", name, "' has ", data[bad], " at element ", bad));
   }
   parameters_ += count;
   bytes_ += count * static_cast<int64_t>(sizeof(float));
+  return absl::OkStatus();
+}
+
+absl::Status WeightLoader::LoadInto(const std::string& name, const std::vector<int64_t>& shape,
+                                    float* out) {
+  const absl::StatusOr<TensorView> tensor = Check(name, shape);
+  if (!tensor.ok()) return tensor.status();
+  ConvertToFloat(*tensor, out);
+  return Accept(name, out, tensor->elements());
+}
+
+absl::StatusOr<const float*> WeightLoader::Load(const std::string& name,
+                                                const std::vector<int64_t>& shape) {
+  const absl::StatusOr<TensorView> tensor = Check(name, shape);
+  if (!tensor.ok()) return tensor.status();
+  const float* data = reinterpret_cast<const float*>(tensor->data);
+  if (tensor->dtype != DType::kF32 || reinterpret_cast<uintptr_t>(data) % alignof(float) != 0) {
+    auto converted = std::make_shared<std::vector<float>>(tensor->elements());
+    ConvertToFloat(*tensor, converted->data());
+    data = converted->data();
+    owned_.push_back(std::move(converted));
+  }
+  const absl::Status accepted = Accept(name, data, tensor->elements());
+  if (!accepted.ok()) return accepted;
   return data;
 }
 

@@ -35,7 +35,7 @@ class OneTensor {
     start_ = bytes_.data() + (64 - reinterpret_cast<uintptr_t>(bytes_.data()) % 64) % 64;
     std::memcpy(start_, &length, 8);
     std::memcpy(start_ + 8, header.data(), length);
-    std::memcpy(start_ + 8 + length, values.data(), size);
+    if (size > 0) std::memcpy(start_ + 8 + length, values.data(), size);
     data_ = start_ + 8 + length;
     size_ = 8 + length + size;
   }
