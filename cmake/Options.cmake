@@ -12,6 +12,7 @@ option(LONGWAVE_FUZZ "Build the libFuzzer targets (clang)" OFF)
 set(LONGWAVE_SANITIZE "" CACHE STRING "address,undefined | thread | empty")
 
 if(LONGWAVE_SANITIZE)
+  set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O1 -g1")  # the sanitizers' own code is what takes time
   add_compile_options(-fsanitize=${LONGWAVE_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
   add_link_options(-fsanitize=${LONGWAVE_SANITIZE})
 endif()

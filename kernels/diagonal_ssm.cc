@@ -61,8 +61,11 @@ void DiscretizeBilinear(Complex A, Complex B, double dt, Complex* a, Complex* b)
 }
 
 void DiscretizeZeroOrderHold(Complex A, double dt, Complex* a, Complex* b) {
-  *a = std::exp(dt * A);
-  *b = (*a - 1.0) / A;
+  const Complex z = dt * A;
+  *a = std::exp(z);
+  // exp(z) - 1 without cancellation at small z.
+  const double half = std::sin(z.imag() / 2);
+  *b = Complex(std::expm1(z.real()) * std::cos(z.imag()) - 2 * half * half, a->imag()) / A;
 }
 
 }  // namespace longwave

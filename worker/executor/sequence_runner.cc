@@ -51,6 +51,7 @@ absl::Status SequenceRunner::CheckTokens(absl::Span<const int32_t> tokens,
 }
 
 absl::Status SequenceRunner::CheckCache(int64_t tokens) const {
+  if (model_->attention_layers() == 0) return absl::OkStatus();
   const int64_t needed = model_->cache_bytes(state_.position + tokens);
   if (needed <= options_.cache_budget_bytes) return absl::OkStatus();
   const int64_t page = model_->cache_bytes(1);
@@ -84,8 +85,11 @@ absl::Status SequenceRunner::TokenLoss(absl::Span<const int32_t> targets, absl::
 
 absl::Status SequenceRunner::Logits(int64_t first, int64_t rows, absl::Span<float> out) {
   const int64_t d = model_->config().d_model, vocab = model_->config().vocab_size;
+  const int64_t seen = static_cast<int64_t>(hidden_size_) / d;
+  LONGWAVE_RETURN_IF_ERROR(CheckRange("logits", "first", first, 0, seen));
+  LONGWAVE_RETURN_IF_ERROR(CheckRange("logits", "rows", rows, 1, seen - first));
   LONGWAVE_RETURN_IF_ERROR(
-      CheckRange("logits", "rows", first + rows, 1, static_cast<int64_t>(hidden_size_) / d));
+      CheckRange("logits", "out", static_cast<int64_t>(out.size()), rows * vocab, rows * vocab));
   return RunGemm({.rows = rows, .in = d, .out = vocab},
                  {.x = hidden_.data() + first * d,
                   .x_stride = d,
@@ -102,6 +106,10 @@ absl::Status SequenceRunner::Transform(absl::Span<const float> x, absl::Span<flo
         absl::StrCat(model_->folder(), " takes tokens, not signals: use another task"));
   }
   LONGWAVE_RETURN_IF_ERROR(CheckCount("transform", x.size() / d, options_.chunk));
+  if (x.size() % d != 0 || y.size() != x.size()) {
+    return absl::InvalidArgumentError(absl::StrCat("transform: ", x.size(), " values in and ",
+                                                   y.size(), " out, not rows of ", d));
+  }
   return model_->Transform(x.data(), static_cast<int64_t>(x.size()) / d, state_, workspace_,
                            stream_, y.data());
 }

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <boost/json.hpp>
 #include <fstream>
-#include <iterator>
 #include <limits>
 #include <set>
 
@@ -14,6 +13,13 @@ namespace longwave {
 namespace {
 
 namespace json = boost::json;
+
+// A value for a message, cut where it is long.
+std::string Shown(const json::value& value) {
+  std::string text = json::serialize(value);
+  if (text.size() > 80) text.replace(77, std::string::npos, "...");
+  return text;
+}
 
 // Reads one object's fields; the first error stays.
 class Fields {
@@ -31,8 +37,8 @@ class Fields {
     const json::value* value = Get(key, required);
     if (value == nullptr) return;
     if (!value->is_int64() || value->get_int64() < least || value->get_int64() > most) {
-      return Fail(absl::StrCat("\"", key, "\" is ", json::serialize(*value),
-                               ", not a whole number from ", least, " to ", most));
+      return Fail(absl::StrCat("\"", key, "\" is ", Shown(*value), ", not a whole number from ",
+                               least, " to ", most));
     }
     *out = value->get_int64();
   }
@@ -43,7 +49,7 @@ class Fields {
     const double number = value->is_number() ? value->to_number<double>() : 0;
     if (!(number >= std::numeric_limits<float>::min() &&
           number <= std::numeric_limits<float>::max())) {
-      return Fail(absl::StrCat("\"", key, "\" is ", json::serialize(*value),
+      return Fail(absl::StrCat("\"", key, "\" is ", Shown(*value),
                                ", not a positive number within float32"));
     }
     *out = value->to_number<double>();
@@ -53,8 +59,7 @@ class Fields {
     const json::value* value = Get(key, false);
     if (value == nullptr) return;
     if (!value->is_bool()) {
-      return Fail(
-          absl::StrCat("\"", key, "\" is ", json::serialize(*value), ", not true or false"));
+      return Fail(absl::StrCat("\"", key, "\" is ", Shown(*value), ", not true or false"));
     }
     *out = value->get_bool();
   }
@@ -72,7 +77,7 @@ class Fields {
       for (const std::string& a : allowed) {
         absl::StrAppend(&expected, expected.empty() ? "\"" : " or \"", a, "\"");
       }
-      return Fail(absl::StrCat("\"", key, "\" is ", json::serialize(*value), ", not ", expected));
+      return Fail(absl::StrCat("\"", key, "\" is ", Shown(*value), ", not ", expected));
     }
     *out = std::string(value->get_string());
   }
@@ -89,7 +94,7 @@ class Fields {
       }
     }
     if (!good) {
-      return Fail(absl::StrCat("\"", key, "\" is ", json::serialize(*value),
+      return Fail(absl::StrCat("\"", key, "\" is ", Shown(*value),
                                ", not a list of different layers from 0 to ", n_layer - 1));
     }
     out->assign(seen.begin(), seen.end());
@@ -108,6 +113,7 @@ class Fields {
 };
 
 constexpr int64_t kMostWidth = 1 << 20;
+constexpr int64_t kMostHead = 1 << 16;  // heads of attention, and features of one
 
 void ParseH3(Fields& fields, ModelConfig* config) {
   std::string ignored;
@@ -118,7 +124,8 @@ void ParseH3(Fields& fields, ModelConfig* config) {
   fields.Integer("d_inner", false, 1, 4 * kMostWidth, &config->d_inner);
   fields.Integer("head_dim", false, 1, std::min<int64_t>(config->d_model, 4096), &config->head_dim);
   fields.Layers("attn_layer_idx", config->n_layer, &config->attn_layer_idx);
-  fields.Integer("attn_num_heads", false, 0, config->d_model, &config->attn_num_heads);
+  fields.Integer("attn_num_heads", false, 0, std::min<int64_t>(config->d_model, kMostHead),
+                 &config->attn_num_heads);
   fields.Integer("rotary_emb_dim", false, 0, config->d_model, &config->rotary_emb_dim);
   fields.Positive("layer_norm_epsilon", &config->layer_norm_epsilon);
   fields.String("activation", false, {"gelu_tanh"}, &ignored);
@@ -136,6 +143,9 @@ void ParseH3(Fields& fields, ModelConfig* config) {
   if (c.attn_num_heads < 1 || c.d_model % c.attn_num_heads != 0) {
     fields.Fail(absl::StrCat("\"d_model\" = ", c.d_model,
                              " is not a multiple of \"attn_num_heads\" = ", c.attn_num_heads));
+  } else if (c.d_model / c.attn_num_heads > kMostHead) {
+    fields.Fail(absl::StrCat("\"attn_num_heads\" = ", c.attn_num_heads, " gives heads of ",
+                             c.d_model / c.attn_num_heads, " features, more than ", kMostHead));
   } else if (c.rotary_emb_dim % 2 != 0 || c.rotary_emb_dim > c.d_model / c.attn_num_heads) {
     fields.Fail(absl::StrCat("\"rotary_emb_dim\" = ", c.rotary_emb_dim,
                              " is not even and at most the head size, ",
@@ -197,7 +207,11 @@ absl::StatusOr<ModelConfig> ParseModelConfig(absl::string_view text, const std::
 absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   if (!file) return absl::NotFoundError(absl::StrCat(path, ": cannot be read"));
-  const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  std::string text;
+  char part[4096];
+  while (file.read(part, sizeof(part)) || file.gcount() > 0) {
+    text.append(part, static_cast<size_t>(file.gcount()));
+  }
   if (file.bad()) return absl::NotFoundError(absl::StrCat(path, ": cannot be read"));
   return ParseModelConfig(text, path);
 }

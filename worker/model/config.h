@@ -29,7 +29,7 @@ struct ModelConfig {
   int64_t attn_num_heads = 0;
   int64_t rotary_emb_dim = 0;
   double layer_norm_epsilon = 1e-5;
-  std::string tokenizer;  // "bytes", or empty: token ids only
+  std::string tokenizer;  // "bytes"; anything else: token ids only
 
   // S4D
   bool residual = true;

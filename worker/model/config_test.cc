@@ -151,6 +151,11 @@ TEST(Config, WholeNumbers) {
     ExpectRefused(Json(kH3, {{key, "0"}}), {absl::StrCat("\"", key, "\" is 0")});
   }
   ExpectRefused(Json(kH3, {{"d_state", "63"}}), {"\"d_state\" is 63, not even"});
+  // What the kernels of H3 take; S4D's take more.
+  ExpectRefused(Json(kH3, {{"d_state", "1026"}}), {"\"d_state\" is 1026", "from 2 to 1024"});
+  ExpectRefused(Json(kH3, {{"d_model", "8192"}, {"head_dim", "8192"}}),
+                {"\"head_dim\" is 8192", "from 1 to 4096"});
+  EXPECT_EQ(Parse(Json(kS4d, {{"d_state", "8192"}})).pairs(), 4096);
 }
 
 TEST(Config, Choices) {
@@ -187,7 +192,8 @@ TEST(Config, TrueOrFalse) {
 
 TEST(Config, Epsilon) {
   for (const Fields& base : {kH3, kS4d}) {
-    for (const char* value : {"0", "-1", "null", "\"1e-5\"", "0.0"}) {
+    // Beyond float32, too: a layer's epsilon of zero makes NaN of a constant row.
+    for (const char* value : {"0", "-1", "null", "\"1e-5\"", "0.0", "1e-60", "1e60"}) {
       ExpectRefused(Json(base, {{"layer_norm_epsilon", value}}),
                     {"\"layer_norm_epsilon\" is ", "not a positive number"});
     }
