@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "hwy/cache_control.h"
+
 namespace longwave {
 namespace {
 
@@ -11,6 +13,16 @@ int AvailableProcessors() {
   cpu_set_t set;
   if (sched_getaffinity(0, sizeof(set), &set) == 0) return std::max(1, CPU_COUNT(&set));
   return std::max(1u, std::thread::hardware_concurrency());
+}
+
+// Asks for a few microseconds whether it is time.
+template <typename F>
+bool Look(F ready) {
+  for (int i = 0; i < 500; ++i) {
+    if (ready()) return true;
+    hwy::Pause();
+  }
+  return ready();
 }
 
 }  // namespace
@@ -43,14 +55,18 @@ void ThreadPool::WorkerLoop(int worker) {
   int64_t seen = 0;
   std::unique_lock<std::mutex> lock(mutex_);
   for (;;) {
+    lock.unlock();
+    Look([&] { return generation_.load(std::memory_order_acquire) != seen; });
+    lock.lock();
     start_.wait(lock, [&] { return stopping_ || generation_ != seen; });
     if (stopping_) return;
     seen = generation_;
     const Job* job = job_;
     lock.unlock();
     Drain(*job, worker);
+    const bool last = running_.fetch_sub(1, std::memory_order_acq_rel) == 1;
     lock.lock();
-    if (--running_ == 0) done_.notify_one();
+    if (last) done_.notify_one();
   }
 }
 
@@ -69,8 +85,10 @@ void ThreadPool::ParallelFor(int64_t n, absl::FunctionRef<void(int64_t, int)> fn
   }
   start_.notify_all();
   Drain(fn, 0);
+  const auto done = [&] { return running_.load(std::memory_order_acquire) == 0; };
+  if (Look(done)) return;
   std::unique_lock<std::mutex> lock(mutex_);
-  done_.wait(lock, [&] { return running_ == 0; });
+  done_.wait(lock, done);
 }
 
 }  // namespace longwave

@@ -37,10 +37,10 @@ class ThreadPool {
   std::vector<std::thread> workers_;
   std::mutex mutex_;
   std::condition_variable start_, done_;
-  const Job* job_ = nullptr;  // guarded by mutex_, like the next three
-  int64_t generation_ = 0;
-  int running_ = 0;
-  bool stopping_ = false;
+  const Job* job_ = nullptr;            // guarded by mutex_
+  bool stopping_ = false;               // guarded by mutex_
+  std::atomic<int64_t> generation_{0};  // written under mutex_, watched without
+  std::atomic<int> running_{0};         // workers that have not finished the present job
   std::atomic<int64_t> next_{0};
   int64_t end_ = 0;
 };
