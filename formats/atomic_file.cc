@@ -16,7 +16,6 @@
 namespace longwave {
 namespace {
 
-constexpr size_t kBufferSize = 1 << 20;
 constexpr int kTemporaryNames = 100;  // tries: a crashed process of our number may have left some
 
 std::string FolderOf(const std::string& path) {
@@ -108,11 +107,11 @@ absl::Status AtomicFile::Flush() {
 absl::Status AtomicFile::Append(absl::Span<const uint8_t> bytes) {
   if (!status_.ok()) return status_;
   assert(fd_ >= 0 && "Append after Commit");
-  if (buffer_.size() + bytes.size() > kBufferSize) {
+  if (buffer_.size() + bytes.size() > static_cast<size_t>(kBufferSize)) {
     absl::Status flushed = Flush();
     if (!flushed.ok()) return flushed;
   }
-  if (bytes.size() > kBufferSize) {
+  if (bytes.size() > static_cast<size_t>(kBufferSize)) {
     absl::Status wrote = WriteFully(bytes.data(), bytes.size());
     if (!wrote.ok()) return wrote;
   } else {

@@ -32,6 +32,9 @@ class AtomicFile {
   // Flush, fsync, close, rename to `final_path` (empty: the path of Create; else the same folder).
   absl::Status Commit(const std::string& final_path = "");
   int64_t size() const { return size_; }
+  // False for a pipe or a device: WriteAt works while all is still in the buffer.
+  bool seekable() const { return !temporary_.empty(); }
+  static constexpr int64_t kBufferSize = 1 << 20;
   const std::string& path() const { return path_; }
 
  private:

@@ -124,9 +124,20 @@ absl::StatusOr<std::unique_ptr<NpyWriter>> NpyWriter::Create(const std::string& 
   return std::unique_ptr<NpyWriter>(new NpyWriter(*std::move(file), type));
 }
 
+absl::Status NpyWriter::CheckPipe(size_t bytes) const {
+  if (file_->seekable() || file_->size() + static_cast<int64_t>(bytes) <= AtomicFile::kBufferSize) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(absl::StrCat(
+      file_->path(), ": an array to a pipe or device is limited to ", AtomicFile::kBufferSize,
+      " bytes, since its header is written last: name a file"));
+}
+
 absl::Status NpyWriter::Append(absl::Span<const float> values) {
   assert(type_ == NpyType::kFloat32);
   elements_ += static_cast<int64_t>(values.size());
+  absl::Status fits = CheckPipe(values.size() * sizeof(values[0]));
+  if (!fits.ok()) return fits;
   return file_->Append(absl::Span<const uint8_t>(reinterpret_cast<const uint8_t*>(values.data()),
                                                  values.size() * sizeof(float)));
 }
@@ -134,6 +145,8 @@ absl::Status NpyWriter::Append(absl::Span<const float> values) {
 absl::Status NpyWriter::Append(absl::Span<const int32_t> values) {
   assert(type_ == NpyType::kInt32);
   elements_ += static_cast<int64_t>(values.size());
+  absl::Status fits = CheckPipe(values.size() * sizeof(values[0]));
+  if (!fits.ok()) return fits;
   return file_->Append(absl::Span<const uint8_t>(reinterpret_cast<const uint8_t*>(values.data()),
                                                  values.size() * sizeof(int32_t)));
 }

@@ -82,6 +82,7 @@ class NpyWriter {
 
  private:
   NpyWriter(std::unique_ptr<AtomicFile> file, NpyType type);
+  absl::Status CheckPipe(size_t bytes) const;
   std::unique_ptr<AtomicFile> file_;
   NpyType type_;
   int64_t elements_ = 0;

@@ -101,8 +101,7 @@ int64_t KvCache::Bytes(int64_t heads, int64_t head_dim, int64_t tokens) {
 void KvCache::Extend(int64_t count) {
   tokens_ += count;
   while (pages() * kPage < tokens_) {
-    pages_.push_back(
-        hwy::AllocateAligned<float>(static_cast<size_t>(2 * heads_ * kPage * head_dim_)));
+    pages_.push_back(AllocateFloats(2 * heads_ * kPage * head_dim_));
   }
 }
 

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "hwy/aligned_allocator.h"
+#include "kernels/aligned.h"
 #include "kernels/stream.h"
 
 namespace longwave {
@@ -48,7 +48,7 @@ class KvCache {
 
  private:
   int64_t heads_, head_dim_, tokens_ = 0;
-  std::vector<hwy::AlignedFreeUniquePtr<float[]>> pages_;
+  std::vector<AlignedFloats> pages_;
 };
 
 // qkv: (length, 3, heads, head_dim); q is rotated in place. out: (length, heads, head_dim). The

@@ -332,11 +332,11 @@ HWY_EXPORT(ProductT);
 
 namespace {
 
-using Table = hwy::AlignedFreeUniquePtr<float[]>;
+using Table = AlignedFloats;
 
 // exp(pi i theta[stride * b]) for b < count, as (2, count).
 Table MakeTable(const std::vector<double>& theta, int64_t stride, int64_t count) {
-  Table table = hwy::AllocateAligned<float>(static_cast<size_t>(2 * count));
+  Table table = AllocateFloats(2 * count);
   for (int64_t b = 0; b < count; ++b) {
     const double angle = M_PI * theta[b * stride];
     table[b] = static_cast<float>(std::cos(angle));

@@ -16,7 +16,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "hwy/aligned_allocator.h"
+#include "kernels/aligned.h"
 
 namespace longwave {
 
@@ -44,10 +44,10 @@ class FftConv {
   int64_t n_;
   int lanes_;  // of the vectors chosen at run time: the last log2(lanes) levels run across them
   // levels_[l]: (2, 2^l) w of each block at level l, for levels down to blocks of 2 * lanes_.
-  std::vector<hwy::AlignedFreeUniquePtr<float[]>> levels_;
+  std::vector<AlignedFloats> levels_;
   // last_[s]: (2, N / lanes_) the first root below each block of lanes_ elements, s levels further
   // down.
-  std::vector<hwy::AlignedFreeUniquePtr<float[]>> last_;
+  std::vector<AlignedFloats> last_;
 };
 
 }  // namespace longwave

@@ -51,8 +51,7 @@ LongConvFilter LongConvFilter::Create(const LongConvPlan& plan, const float* tap
   const FftConv& fft = FftConv::Shared(N);
   LongConvFilter filter;
   filter.stride_ = 2 * N * plan.tap_blocks;
-  filter.data_ =
-      hwy::AllocateAligned<float>(static_cast<size_t>(filter.stride_ * plan.desc.channels));
+  filter.data_ = AllocateFloats(filter.stride_ * plan.desc.channels);
   stream.pool().ParallelFor(plan.desc.channels * plan.tap_blocks, [&](int64_t i, int) {
     const int64_t channel = i / plan.tap_blocks, begin = i % plan.tap_blocks * N;
     float* out = filter.data_.get() + i * 2 * N;

@@ -15,7 +15,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "hwy/aligned_allocator.h"
+#include "kernels/aligned.h"
 #include "kernels/stream.h"
 
 namespace longwave {
@@ -49,7 +49,7 @@ class LongConvFilter {
   const float* transform(int64_t channel) const { return data_.get() + channel * stride_; }
 
  private:
-  hwy::AlignedFreeUniquePtr<float[]> data_;
+  AlignedFloats data_;
   int64_t stride_ = 0;
 };
 

@@ -116,8 +116,8 @@ void FillDual(const DiagonalSsm& ssm, int64_t filter, int64_t P, float* out) {
   }
 }
 
-hwy::AlignedFreeUniquePtr<float[]> Zeros(int64_t count) {
-  auto data = hwy::AllocateAligned<float>(static_cast<size_t>(count));
+AlignedFloats Zeros(int64_t count) {
+  auto data = AllocateFloats(count);
   std::fill_n(data.get(), count, 0.0f);
   return data;
 }
@@ -147,7 +147,7 @@ absl::StatusOr<SsmFilter> SsmFilter::Create(const DiagonalSsm& ssm, int64_t fft_
     f.fft_ = Zeros(f.filters_ * 2 * fft_block);
     const FftConv fft(fft_block);
     std::vector<double> taps(fft_block);
-    auto real = hwy::AllocateAligned<float>(static_cast<size_t>(fft_block));
+    auto real = AllocateFloats(fft_block);
     for (int64_t i = 0; i < f.filters_; ++i) {
       ssm.Taps(i, absl::MakeSpan(taps));
       taps[0] += ssm.d[i];

@@ -19,7 +19,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "hwy/aligned_allocator.h"
+#include "kernels/aligned.h"
 #include "kernels/diagonal_ssm.h"
 #include "kernels/stream.h"
 
@@ -64,7 +64,7 @@ class SsmFilter {
  private:
   friend struct SsmFilterAccess;
   int64_t filters_ = 0, pairs_ = 0, padded_ = 0, fft_block_ = 0;
-  hwy::AlignedFreeUniquePtr<float[]> step_, dual_, fft_;  // laid out as ssm_conv_filter.h says
+  AlignedFloats step_, dual_, fft_;  // laid out as ssm_conv_filter.h says
 };
 
 struct SsmConvArgs {

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "hwy/aligned_allocator.h"
+#include "kernels/aligned.h"
 #include "kernels/thread_pool.h"
 
 namespace longwave {
@@ -35,12 +35,12 @@ class Stream {
 
  private:
   struct Buffer {
-    hwy::AlignedFreeUniquePtr<float[]> data;
+    AlignedFloats data;
     int64_t size = 0;
   };
   static float* Grow(Buffer& buffer, int64_t count) {
     if (buffer.size < count) {
-      buffer.data = hwy::AllocateAligned<float>(static_cast<size_t>(count));
+      buffer.data = AllocateFloats(count);
       buffer.size = count;
     }
     return buffer.data.get();

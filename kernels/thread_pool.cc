@@ -3,6 +3,7 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "hwy/cache_control.h"
 
@@ -44,10 +45,16 @@ ThreadPool::~ThreadPool() {
 }
 
 void ThreadPool::Drain(const Job& job, int worker) {
-  for (;;) {
-    const int64_t i = next_.fetch_add(1, std::memory_order_relaxed);
-    if (i >= end_) return;
-    job(i, worker);
+  try {
+    for (;;) {
+      const int64_t i = next_.fetch_add(1, std::memory_order_relaxed);
+      if (i >= end_) return;
+      job(i, worker);
+    }
+  } catch (...) {
+    next_.store(end_, std::memory_order_relaxed);
+    std::lock_guard<std::mutex> lock(mutex_);
+    error_ = std::current_exception();
   }
 }
 
@@ -86,9 +93,10 @@ void ThreadPool::ParallelFor(int64_t n, absl::FunctionRef<void(int64_t, int)> fn
   start_.notify_all();
   Drain(fn, 0);
   const auto done = [&] { return running_.load(std::memory_order_acquire) == 0; };
-  if (Look(done)) return;
+  Look(done);
   std::unique_lock<std::mutex> lock(mutex_);
   done_.wait(lock, done);
+  if (error_ != nullptr) std::rethrow_exception(std::exchange(error_, nullptr));
 }
 
 }  // namespace longwave

@@ -19,12 +19,14 @@ struct BenchFlags {
 
 absl::Status RunBenchOps(const BenchFlags& flags) {
   boost::json::array rows;
-  if (!flags.json) {
-    std::printf("%-16s %9s %8s %12s %17s %8s %9s  %s\n", "operator", "length", "channels",
-                "ns/tok/chan", "fastest..slowest", "GB/s", "GFLOP/s", "times faster than");
-  }
+  bool headed = false;
   const absl::Status status = BenchOps(flags.options, [&](const BenchRow& r) {
     if (!flags.json) {
+      if (!headed) {
+        std::printf("%-16s %9s %8s %12s %17s %8s %9s  %s\n", "operator", "length", "channels",
+                    "ns/tok/chan", "fastest..slowest", "GB/s", "GFLOP/s", "times faster than");
+      }
+      headed = true;
       std::printf("%-16s %9lld %8lld %12.3f %8.3f..%-7.3f %8.2f %9.1f  %.2f x %s\n", r.op.c_str(),
                   static_cast<long long>(r.length), static_cast<long long>(r.channels), r.ns,
                   r.ns_fastest, r.ns_slowest, r.gigabytes, r.gigaflops, r.ratio,

@@ -7,6 +7,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "kernels/attention.h"
 #include "kernels/checks.h"
 #include "kernels/gelu.h"
@@ -308,6 +309,21 @@ absl::Status Bench::Run() {
 absl::Status BenchOps(const BenchOptions& options, absl::FunctionRef<void(const BenchRow&)> row) {
   LONGWAVE_RETURN_IF_ERROR(CheckRange("bench", "channels", options.channels, 1, 1 << 16));
   LONGWAVE_RETURN_IF_ERROR(CheckRange("bench", "pairs", options.pairs, 1, 4096));
+  LONGWAVE_RETURN_IF_ERROR(CheckRange("bench", "threads", options.threads, 0, 1024));
+  if (!(options.seconds > 0 && options.seconds <= 3600)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("bench: seconds = ", options.seconds, " is not above 0 and at most 3600"));
+  }
+  constexpr const char* kOps[] = {"LongConv",     "SsmConv dual",  "SsmConv fft",
+                                  "SsmConv step", "ShiftConv",     "H3Mix",
+                                  "Gemm 128x512", "LayerNorm 128", "Gelu tanh"};
+  const bool known = std::any_of(std::begin(kOps), std::end(kOps), [&](const char* op) {
+    return absl::StrContains(op, options.only);
+  });
+  if (!known) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "bench: no operator's name contains \"", options.only, "\": ", absl::StrJoin(kOps, ", ")));
+  }
   for (int64_t length : options.lengths) {
     LONGWAVE_RETURN_IF_ERROR(CheckRange("bench", "length", length, 1, int64_t{1} << 26));
   }

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "services/run_limits.h"
 #include "services/signals.h"
 
@@ -24,6 +25,9 @@ absl::StatusOr<RunReport> LocalRun::Run(SequenceDone done) {
   progress_ = std::make_unique<Progress>(Progress::StyleOfStderr(silent));
   status = job_.task == Task::kTransform ? RunTransforms(done) : RunTokens(done);
   progress_->Clear();
+  if (absl::IsInvalidArgument(status) && absl::StartsWith(status.message(), "token id ")) {
+    return absl::InvalidArgumentError(absl::StrCat(job_.input, ": ", status.message()));
+  }
   if (!status.ok()) return status;
   report_.seconds = progress_->seconds();
   report_.outputs = output_.committed();
@@ -31,8 +35,9 @@ absl::StatusOr<RunReport> LocalRun::Run(SequenceDone done) {
 }
 
 absl::Status LocalRun::Open() {
-  absl::StatusOr<OutputFiles> output =
-      OutputFiles::Open(options_.out, OutputKind(job_, options_.out));
+  absl::StatusOr<OutputFiles> output = OutputFiles::Open(
+      options_.out, OutputKind(job_, options_.out),
+      {job_.input, job_.model + "/config.json", job_.model + "/model.safetensors"});
   if (!output.ok()) return output.status();
   output_ = *std::move(output);
   absl::StatusOr<std::shared_ptr<const Model>> model = Model::Load(job_.model);

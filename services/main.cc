@@ -1,4 +1,6 @@
 // longwave: the program. Parses, runs what was asked for.
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
 #include <iostream>
 

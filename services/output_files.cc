@@ -1,5 +1,7 @@
 #include "services/output_files.h"
 
+#include <sys/stat.h>
+
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -31,13 +33,29 @@ std::string RecordPath(const std::string& path, const std::string& record,
   return absl::StrCat(path.substr(0, dot), ".", SafeName(record), path.substr(dot));
 }
 
-absl::StatusOr<OutputFiles> OutputFiles::Open(const std::string& path, Kind kind) {
+absl::StatusOr<OutputFiles> OutputFiles::Open(const std::string& path, Kind kind,
+                                              std::vector<std::string> inputs) {
   OutputFiles files;
   files.path_ = path;
   files.kind_ = kind;
-  absl::Status created = files.Create();
+  files.inputs_ = std::move(inputs);
+  absl::Status created = files.CheckNotAnInput(path);
+  if (created.ok()) created = files.Create();
   if (!created.ok()) return created;
   return files;
+}
+
+absl::Status OutputFiles::CheckNotAnInput(const std::string& path) const {
+  struct stat output = {}, input = {};
+  if (stat(path.c_str(), &output) != 0 || !S_ISREG(output.st_mode)) return absl::OkStatus();
+  for (const std::string& name : inputs_) {
+    if (stat(name.c_str(), &input) == 0 && input.st_dev == output.st_dev &&
+        input.st_ino == output.st_ino) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("the output ", path, " would overwrite ", name, ", which this run reads"));
+    }
+  }
+  return absl::OkStatus();
 }
 
 absl::Status OutputFiles::Create() {
@@ -66,6 +84,8 @@ absl::Status OutputFiles::Begin(const std::string& record) {
         absl::StrCat("record \"", record, "\" would overwrite ", FinalPath(true),
                      ", the output of a record before it: give the records different names"));
   }
+  absl::Status free = CheckNotAnInput(FinalPath(true));
+  if (!free.ok()) return free;
   return array_ == nullptr && bytes_ == nullptr ? Create() : absl::OkStatus();
 }
 

@@ -30,7 +30,9 @@ class OutputFiles {
 
   // An empty path: nothing is written and everything succeeds. Otherwise the first file is begun at
   // once under its temporary name, so that a path that cannot be written fails before any work.
-  static absl::StatusOr<OutputFiles> Open(const std::string& path, Kind kind);
+  // No output may take the place of a file in `inputs`.
+  static absl::StatusOr<OutputFiles> Open(const std::string& path, Kind kind,
+                                          std::vector<std::string> inputs = {});
 
   // Before a sequence's values: fails where the file of `record` would overwrite one of this run.
   absl::Status Begin(const std::string& record);
@@ -44,10 +46,12 @@ class OutputFiles {
 
  private:
   absl::Status Create();
+  absl::Status CheckNotAnInput(const std::string& path) const;
   std::string FinalPath(bool several) const;
 
   std::string path_;
   Kind kind_ = Kind::kFloats;
+  std::vector<std::string> inputs_;
   std::string record_;
   std::unique_ptr<NpyWriter> array_;   // the file in the making:
   std::unique_ptr<AtomicFile> bytes_;  // one of the two

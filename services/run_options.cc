@@ -187,7 +187,14 @@ absl::Status FinishRunOptions(const CLI::App& run, RunOptions& options) {
   if (status.ok()) status = CheckThreads(options.threads);
   if (status.ok()) status = options.job.Validate();
   if (status.ok()) status = CheckOutput(run, options);
-  return status;
+  if (!status.ok()) return status;
+  for (const char* option : {"--top-k", "--top-p", "--seed"}) {
+    if (run[option]->count() > 0 && options.job.temperature == 0) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(option, " needs a --temperature above 0: at 0 no token is drawn"));
+    }
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace longwave

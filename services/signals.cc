@@ -33,7 +33,7 @@ void CatchStopSignals() {
   stop.sa_handler = OnStop;
   stop.sa_flags = SA_RESETHAND;  // and not SA_RESTART
   sigemptyset(&stop.sa_mask);
-  for (int signal : {SIGINT, SIGTERM}) {
+  for (int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT}) {
     struct sigaction before = {};
     // A shell starts background jobs with SIGINT ignored; that stays.
     if (sigaction(signal, nullptr, &before) == 0 && before.sa_handler == SIG_IGN) continue;
@@ -45,7 +45,10 @@ int StopSignal() { return stop_signal; }
 
 absl::Status CheckStop() {
   if (stop_signal == 0) return absl::OkStatus();
-  return absl::CancelledError(stop_signal == SIGINT ? "stopped by SIGINT" : "stopped by SIGTERM");
+  return absl::CancelledError(stop_signal == SIGINT    ? "stopped by SIGINT"
+                              : stop_signal == SIGHUP  ? "stopped by SIGHUP"
+                              : stop_signal == SIGQUIT ? "stopped by SIGQUIT"
+                                                       : "stopped by SIGTERM");
 }
 
 }  // namespace longwave

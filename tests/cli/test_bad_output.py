@@ -32,6 +32,25 @@ class BadOutput(CliTest):
     def test_name_too_long(self):
         self.refused(self.path("x" * 255 + ".npy"), "xxx.npy")
 
+    def test_output_that_is_an_input(self):
+        before = self.ids.read_bytes()
+        self.refused(self.ids, "would overwrite", "ids.npy")
+        self.assertEqual(self.ids.read_bytes(), before)
+
+    def test_array_to_a_pipe_beyond_the_buffer(self):
+        pipe = self.path("pipe")
+        os.mkfifo(pipe)
+        reader = subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE)
+        try:
+            done = subprocess.run([PROGRAM, "run", IDS, self.ids, "--task", "logits", "--out", pipe],
+                                  capture_output=True, text=True, timeout=60)
+            self.assertEqual(reader.communicate(timeout=10)[0], b"")
+        finally:
+            reader.kill()
+            reader.wait()
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("limited to", done.stderr)
+
     def test_unwritable_is_found_before_any_work(self):
         error = self.assert_refused(["no-such-model", "no-such-input", "--out", "/none/out.npy"])
         self.assertIn("/none/out.npy", error)

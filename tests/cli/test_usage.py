@@ -71,6 +71,8 @@ class Usage(CliTest):
                               ("top-k", -1), ("top-p", 0), ("top-p", 1.5)):
             with self.subTest(option=option, value=value):
                 self.assert_refused([*generate, f"--{option}", value], f"{option} {value}")
+        for option in ("top-k", "top-p", "seed"):
+            self.assert_refused([*generate, f"--{option}", "1"], f"--{option}", "temperature")
         for value in ("nan", "inf", "hot"):
             self.assert_refused([*generate, "--temperature", value], "temperature")
         self.assert_refused([*generate, "--seed", "-1"], "seed")
