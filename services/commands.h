@@ -1,6 +1,7 @@
 // The subcommands of `longwave`. Each Add...Command adds itself and its options to `app`; when the
 // command line names it, parsing sets `action` to the work to do: main() runs it and maps its
-// status to the exit code (0; 2 for anything the caller can mend; 1 for a fault of ours).
+// status to the exit code (0; 2 for anything the caller can mend; 1 for a fault of ours; 128 + the
+// signal that stopped it).
 //
 //   void AddFooCommand(CLI::App& app, Action& action) {
 //     CLI::App* foo = app.add_subcommand("foo", "Does foo");

@@ -31,7 +31,7 @@ fi
 root=$(mktemp -d "${TMPDIR:-/var/tmp}/bare-machine.XXXXXX")
 # shellcheck disable=SC2317
 clean_up() {
-  umount "$root/proc" "$root/sys" "$root/dev/shm" 2>/dev/null || true
+  umount "$root/proc" "$root/sys" "$root/dev/shm" "$root/dev/pts" 2>/dev/null || true
   rm -rf --one-file-system "$root"
 }
 trap clean_up EXIT
@@ -100,6 +100,8 @@ echo "bare_machine: commit $(git -C "$root/root/longwave" rev-parse --short HEAD
 mount -t proc proc "$root/proc"
 mount -t sysfs -o ro sysfs "$root/sys"
 mkdir -p "$root/dev/shm" && mount -t tmpfs -o mode=1777 tmpfs "$root/dev/shm"
+mkdir -p "$root/dev/pts" && mount -t devpts -o newinstance,ptmxmode=0666,mode=620 devpts "$root/dev/pts"
+ln -sf pts/ptmx "$root/dev/ptmx"
 
 environment=(HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin TERM=dumb)
 for name in http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY; do

@@ -45,7 +45,10 @@ class Slow(CliTest):
 
     def test_bar_on_a_terminal(self):
         text = self.path("a.txt", "ACGT" * 50_000)
-        main, side = pty.openpty()
+        try:
+            main, side = pty.openpty()
+        except OSError as error:  # a container without /dev/pts
+            self.skipTest(str(error))
         process = subprocess.Popen([PROGRAM, "run", str(DNA), str(text), "--chunk", "512"],
                                    stderr=side, stdout=subprocess.DEVNULL)
         os.close(side)
