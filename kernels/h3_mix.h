@@ -43,15 +43,15 @@ struct H3MixArgs {
   const float* q = nullptr;  // (batch, width, length), strides as in SsmConvArgs
   const float* k = nullptr;
   const float* v = nullptr;
-  float* y =
-      nullptr;  // (batch, width, length); may be q where head_dim is 1, else overlaps nothing
+  // (batch, width, length); may be q where head_dim is 1, else overlaps nothing
+  float* y = nullptr;
   int64_t batch_stride = 0;
   int64_t channel_stride = 0;
   const float* shift_taps = nullptr;  // (width, shift_taps), the skip included
   const float* halo_in = nullptr;     // (batch, width, shift_taps - 1) of k; null: zeros
   float* halo_out = nullptr;          // may be halo_in
-  const float* state_in =
-      nullptr;                 // (batch, heads, head_dim d1, head_dim d2, 2, pairs); null: zero
+  // (batch, heads, head_dim d1, head_dim d2, 2, pairs); null: zero
+  const float* state_in = nullptr;
   float* state_out = nullptr;  // may be state_in
 };
 

@@ -10,8 +10,8 @@
 
 namespace longwave {
 
-constexpr int64_t kShiftPad =
-    16;  // the largest S: what a tile's arrays must hold beyond their tokens
+// The largest S: what a tile's arrays must hold beyond their tokens.
+constexpr int64_t kShiftPad = 16;
 
 // Floats of B. The matrix is made for the vectors chosen at run time.
 int64_t ShiftMatrixFloats(int64_t taps);

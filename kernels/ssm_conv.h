@@ -3,9 +3,9 @@
 // for each batch entry and channel; channel c uses filter c / channels_per_filter.
 //
 // Three evaluations of one function (docs/operators.md derives them):
-//   kDualForm  blocks of T tokens as matrix products with the state carried between blocks; one
-//   pass kBlockFft  FFT convolution within blocks, the state carried between blocks kStep      the
-//   recurrence, token by token
+//   kDualForm  blocks of T tokens as matrix products, the state carried between blocks; one pass
+//   kBlockFft  FFT convolution within blocks, the state carried between blocks
+//   kStep      the recurrence, token by token
 //
 // State: (batch, channels, 2, pairs) float32, real parts then imaginary parts, x after the chunk's
 // last token. It does not depend on the evaluation.

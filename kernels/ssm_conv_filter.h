@@ -1,8 +1,8 @@
 // How SsmFilter lays out its constants, and access to one filter's. Internal to kernels/.
 //
-//   step_  (filters, 8 P + 16)            a re, im and their low parts; b re, im; 2 Re c, -2 Im c;
-//   d dual_  (filters, 4 P + 4 T P + T^2)   a^T re, im and their low parts; V; W; K fft_ (filters,
-//   2 N)             the right-angle transform of taps [0, N), d in taps[0]
+//   step_  (filters, 8 P + 16)           a re, im, low parts; b re, im; 2 Re c, -2 Im c; d
+//   dual_  (filters, 4 P + 4 T P + T^2)  a^T re, im, low parts; V; W; K
+//   fft_   (filters, 2 N)                the right-angle transform of taps [0, N), d in taps[0]
 #pragma once
 
 #include "kernels/ssm_conv.h"
