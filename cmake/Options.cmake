@@ -8,6 +8,11 @@ if(NOT CMAKE_BUILD_TYPE)
 endif()
 
 option(LONGWAVE_WORKER "Build kernels, worker and the program; OFF builds formats and scheduler alone" ON)
+find_package(CUDAToolkit 12 QUIET)
+if(LONGWAVE_SANITIZE)
+  set(CUDAToolkit_FOUND OFF)  # the sanitizers know neither nvcc nor the emulator's fibers
+endif()
+option(LONGWAVE_CUDA "Build the CUDA backend, and its emulator for tests" ${CUDAToolkit_FOUND})
 option(LONGWAVE_FUZZ "Build the libFuzzer targets (clang)" OFF)
 set(LONGWAVE_SANITIZE "" CACHE STRING "address,undefined | thread | empty")
 
@@ -16,9 +21,10 @@ if(LONGWAVE_SANITIZE)
   add_compile_options(-fsanitize=${LONGWAVE_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
   add_link_options(-fsanitize=${LONGWAVE_SANITIZE})
 endif()
-add_compile_options(-Wall -Wextra -Wno-unused-parameter)
+add_compile_options($<$<COMPILE_LANGUAGE:C,CXX>:-Wall> $<$<COMPILE_LANGUAGE:C,CXX>:-Wextra>
+                    $<$<COMPILE_LANGUAGE:C,CXX>:-Wno-unused-parameter>)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
-  add_compile_options(-Wno-restrict)  # g++ 12 sees overlap in any std::string = "literal" (bug 105651)
+  add_compile_options($<$<COMPILE_LANGUAGE:C,CXX>:-Wno-restrict>)  # g++ 12 sees overlap in any std::string = "literal" (bug 105651)
 endif()
 
 # The program stands at the top of the build folder: build/longwave.

@@ -48,6 +48,8 @@ absl::Status RunH3Mix(const H3MixPlan& plan, const SsmFilter& filter, const H3Mi
   switch (stream.device().kind) {
     case Device::Kind::kCpu:
       return RunH3MixCpu(plan, filter, args, stream);
+    case Device::Kind::kCuda:
+      break;
   }
   return absl::UnimplementedError(
       absl::StrCat(desc.ToString(), " on ", stream.device().ToString()));

@@ -110,6 +110,8 @@ absl::Status RunLongConv(const LongConvPlan& plan, const LongConvFilter& filter,
                    stream.Scratch(worker, plan.scratch_floats));
       });
       return absl::OkStatus();
+    case Device::Kind::kCuda:
+      break;
   }
   return absl::UnimplementedError(
       absl::StrCat(desc.ToString(), " on ", stream.device().ToString()));

@@ -70,6 +70,8 @@ absl::Status RunShiftConv(const ShiftConvDesc& desc, const ShiftConvArgs& args, 
   switch (stream.device().kind) {
     case Device::Kind::kCpu:
       return RunShiftConvCpu(desc, args, stream);
+    case Device::Kind::kCuda:
+      break;
   }
   return absl::UnimplementedError(
       absl::StrCat(desc.ToString(), " on ", stream.device().ToString()));

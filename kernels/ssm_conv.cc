@@ -184,6 +184,8 @@ absl::Status RunSsmConv(const SsmConvPlan& plan, const SsmFilter& filter, const 
   switch (stream.device().kind) {
     case Device::Kind::kCpu:
       return RunSsmConvCpu(plan, filter, args, stream);
+    case Device::Kind::kCuda:
+      break;
   }
   return absl::UnimplementedError(
       absl::StrCat(desc.ToString(), " on ", stream.device().ToString()));

@@ -1,30 +1,49 @@
-// Where an operator runs: a device, its threads and the scratch memory of each thread.
+// Where an operator runs: a device, and its threads with their scratch memory or its queue of work.
+//
+// On the CPU an operator has run when its Run returns. On a GPU it is queued: pointers of its
+// arguments are device memory and must stay valid until queue().Synchronize(), which also says what
+// failed on the way.
 //
 // Thread safety: a Stream belongs to one caller at a time. Scratch lives as long as the Stream.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "kernels/aligned.h"
+#include "kernels/dtype.h"
+#include "kernels/gpu/queue.h"
 #include "kernels/thread_pool.h"
 
 namespace longwave {
 
 struct Device {
-  enum class Kind { kCpu };
+  enum class Kind { kCpu, kCuda };
   Kind kind = Kind::kCpu;
+  int index = 0;            // of a GPU
+  int multiprocessors = 0;  // of a GPU: plans fill them
 
-  std::string ToString() const { return "cpu"; }
+  bool is_gpu() const { return kind == Kind::kCuda; }
+  std::string ToString() const { return is_gpu() ? "cuda:" + std::to_string(index) : "cpu"; }
 };
 
 class Stream {
  public:
   explicit Stream(ThreadPool* pool) : pool_(pool), scratch_(pool->threads()) {}
+  // Work on a GPU; `pool` for what its host side does.
+  Stream(ThreadPool* pool, std::unique_ptr<gpu::Queue> queue) : Stream(pool) {
+    queue_ = std::move(queue);
+  }
 
-  Device device() const { return {}; }
+  Device device() const {
+    if (queue_ == nullptr) return {};
+    return {Device::Kind::kCuda, queue_->device(), queue_->properties().multiprocessors};
+  }
   ThreadPool& pool() { return *pool_; }
+  // REQUIRES: device().is_gpu()
+  gpu::Queue& queue() { return *queue_; }
 
   // As Scratch below, but one for the whole Stream: for operators built of operators.
   float* SharedScratch(int64_t count) { return Grow(shared_, count); }
@@ -49,6 +68,7 @@ class Stream {
   ThreadPool* pool_;
   std::vector<Buffer> scratch_;  // one for each thread
   Buffer shared_;
+  std::unique_ptr<gpu::Queue> queue_;
 };
 
 // The vector instructions chosen at run time: "AVX3", "AVX2", ...

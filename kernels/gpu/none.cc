@@ -1,0 +1,26 @@
+// The GPU backend of a build without the CUDA toolkit: everything answers Unimplemented.
+#include "absl/strings/str_cat.h"
+#include "kernels/gpu/queue.h"
+
+namespace longwave::gpu {
+namespace {
+
+absl::Status None() { return absl::UnimplementedError("this build has no CUDA backend"); }
+
+}  // namespace
+
+int DeviceCount() { return 0; }
+absl::StatusOr<Properties> GetProperties(int device) { return None(); }
+absl::StatusOr<MemoryInfo> GetMemoryInfo(int device) { return None(); }
+absl::StatusOr<DeviceArray> DeviceArray::Allocate(int device, int64_t bytes) { return None(); }
+DeviceArray::~DeviceArray() = default;
+absl::StatusOr<std::unique_ptr<Queue>> Queue::Open(int device) { return None(); }
+Queue::~Queue() = default;
+absl::StatusOr<void*> Queue::Scratch(int64_t bytes) { return None(); }
+absl::Status Queue::CopyToDevice(void* device, const void* host, int64_t bytes) { return None(); }
+absl::Status Queue::CopyToHost(void* host, const void* device, int64_t bytes) { return None(); }
+absl::Status Queue::CopyOnDevice(void* to, const void* from, int64_t bytes) { return None(); }
+absl::Status Queue::Fill(void* device, int byte, int64_t bytes) { return None(); }
+absl::Status Queue::Synchronize() { return None(); }
+
+}  // namespace longwave::gpu
