@@ -1,6 +1,7 @@
 // The GPU backend of a build without the CUDA toolkit: everything answers Unimplemented.
 #include "absl/strings/str_cat.h"
 #include "kernels/gpu/queue.h"
+#include "kernels/ssm_conv_cuda.h"
 
 namespace longwave::gpu {
 namespace {
@@ -24,3 +25,23 @@ absl::Status Queue::Fill(void* device, int byte, int64_t bytes) { return None();
 absl::Status Queue::Synchronize() { return None(); }
 
 }  // namespace longwave::gpu
+
+namespace longwave {
+
+using gpu::None;
+
+absl::StatusOr<std::shared_ptr<const SsmDeviceFilter>> UploadSsmFilter(const DiagonalSsm& ssm,
+                                                                       Dtype dtype,
+                                                                       Stream& stream) {
+  return None();
+}
+absl::Status RunSsmConvCuda(const SsmConvPlan& plan, const SsmDeviceFilter& filter,
+                            const SsmConvArgs& args, Stream& stream) {
+  return None();
+}
+absl::Status RunH3MixCuda(const H3MixPlan& plan, const SsmDeviceFilter& filter,
+                          const H3MixArgs& args, Stream& stream) {
+  return None();
+}
+
+}  // namespace longwave
