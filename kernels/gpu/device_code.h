@@ -32,10 +32,11 @@ LONGWAVE_DEVICE int WarpOfBlock() { return static_cast<int>(threadIdx.x) / kWarp
 LONGWAVE_DEVICE void SyncBlock() { __syncthreads(); }
 LONGWAVE_DEVICE void SyncWarp() { __syncwarp(); }
 
-// T of 4 bytes. Up and Down: a lane without a partner gets its own value.
+// T of 4 bytes. Up and Down: a lane without a partner, in the warp or in its part of `width` lanes (a
+// power of two), gets its own value.
 template <typename T>
-LONGWAVE_DEVICE T ShuffleUp(T value, int delta) {
-  return __shfl_up_sync(0xffffffffu, value, delta);
+LONGWAVE_DEVICE T ShuffleUp(T value, int delta, int width = kWarp) {
+  return __shfl_up_sync(0xffffffffu, value, delta, width);
 }
 template <typename T>
 LONGWAVE_DEVICE T ShuffleDown(T value, int delta) {

@@ -70,8 +70,8 @@ inline T ShuffleFrom(T value, int lane) {
   return value;
 }
 template <typename T>
-inline T ShuffleUp(T value, int delta) {
-  return ShuffleFrom(value, Lane() >= delta ? Lane() - delta : Lane());
+inline T ShuffleUp(T value, int delta, int width = 32) {
+  return ShuffleFrom(value, Lane() % width >= delta ? Lane() - delta : Lane());
 }
 template <typename T>
 inline T ShuffleDown(T value, int delta) {
