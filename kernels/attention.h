@@ -48,6 +48,8 @@ class KvCache {
   // Room for `capacity` tokens of each sequence on a GPU.
   static absl::StatusOr<KvCache> OnGpu(const Device& device, int64_t batch, int64_t heads,
                                        int64_t head_dim, Dtype dtype, int64_t capacity);
+  int64_t heads() const { return heads_; }
+  int64_t head_dim() const { return head_dim_; }
   int64_t tokens() const { return tokens_; }
   // Forgets all tokens; a GPU's memory stays.
   void Clear();
