@@ -55,7 +55,6 @@ __global__ void __launch_bounds__(1024) Largest(int64_t vocab, const ArgmaxArgs 
       token = of;
     }
   };
-#pragma unroll 4
   for (int64_t i = threadIdx.x; i < vocab; i += blockDim.x) offer(logits[i], static_cast<int>(i));
   LONGWAVE_UNROLL for (int step = 16; step > 0; step /= 2) {
     offer(gpu::ShuffleXor(best, step), gpu::ShuffleXor(token, step));

@@ -30,11 +30,11 @@ using gpu::WithType;
 
 // D (m, n) = op(A) op(B) (+ D), column major, op(A) (m, k), op(B) (k, n).
 struct Product {
-  int64_t m, n, k, lda, ldb, ldd;
-  bool trans_a, trans_b, accumulate;
-  Dtype dtype, out_dtype;  // of A and B, of D
-  bool bias = false;       // in the epilogue: (m) of out_dtype
-  bool gelu = false;       // by tanh, in the epilogue
+  int64_t m = 0, n = 0, k = 0, lda = 0, ldb = 0, ldd = 0;
+  bool trans_a = false, trans_b = false, accumulate = false;
+  Dtype dtype = Dtype::kFloat32, out_dtype = Dtype::kFloat32;  // of A and B, of D
+  bool bias = false;                                           // in the epilogue: (m) of out_dtype
+  bool gelu = false;                                           // by tanh, in the epilogue
 };
 
 struct Operands {
@@ -355,12 +355,16 @@ absl::Status RunGemmCuda(const GemmDesc& desc, const GemmArgs& args, void* scrat
   Product p;
   Operands operands;
   if (out_channels) {
-    p = {desc.rows, desc.out, desc.in, x_stride, desc.in, args.out_stride, !x_channels, false};
+    p = {.m = desc.rows, .n = desc.out, .k = desc.in, .lda = x_stride, .ldb = desc.in};
+    p.trans_a = !x_channels;
     operands = {x, args.weight, nullptr, args.out};
   } else {
-    p = {desc.out, desc.rows, desc.in, desc.in, x_stride, args.out_stride, true, x_channels};
+    p = {.m = desc.out, .n = desc.rows, .k = desc.in, .lda = desc.in, .ldb = x_stride};
+    p.trans_a = true;
+    p.trans_b = x_channels;
     operands = {args.weight, x, nullptr, args.out};
   }
+  p.ldd = args.out_stride;
   p.accumulate = desc.accumulate;
   p.dtype = desc.dtype;
   p.out_dtype = desc.out_dtype;

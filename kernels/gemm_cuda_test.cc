@@ -24,9 +24,9 @@ struct Case {
 
 void ExpectCorrect(Stream& stream, uint64_t seed, const Case& c) {
   const GemmDesc& d = c.desc;
-  SCOPED_TRACE(::testing::Message() << d.ToString() << " bias " << c.bias << " norm " << c.norm
-                                    << " gaps " << c.x_gap << " " << c.out_gap << " shift "
-                                    << c.shift);
+  SCOPED_TRACE(::testing::Message()
+               << d.ToString() << " bias " << c.bias << " norm " << c.norm << " gaps " << c.x_gap
+               << " " << c.out_gap << " shift " << c.shift);
   const bool x_channels = d.in_layout == Layout::kChannelMajor;
   const bool out_channels = d.out_layout == Layout::kChannelMajor;
   const Floats x = Round(d.in_dtype, Normal(seed, d.rows * d.in));
@@ -86,8 +86,8 @@ void ExpectCorrect(Stream& stream, uint64_t seed, const Case& c) {
   if (c.norm) from = reference::LayerNorm(from, d.rows, d.in, scale, shift, 1e-5);
   Doubles expected = reference::Linear(from, d.rows, d.in, d.out, weight, bias);
   for (size_t i = 0; i < expected.size(); ++i) {
-    expected[i] = d.accumulate ? expected[i] + before[i]
-                               : reference::Activate(d.activation, expected[i]);
+    expected[i] =
+        d.accumulate ? expected[i] + before[i] : reference::Activate(d.activation, expected[i]);
   }
   EXPECT_TRUE(Near(out, expected, GpuTolerance(d.dtype)));
 }

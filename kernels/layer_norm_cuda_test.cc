@@ -26,9 +26,8 @@ void ExpectCorrect(Stream& stream, int64_t rows, int64_t width, Dtype from, Dtyp
   GpuBuffer gx(stream, from, x, shift), gy(stream, to, rows * width, shift);
   GpuBuffer gscale(stream, Dtype::kFloat32, scale), goffset(stream, Dtype::kFloat32, offset);
   GpuBuffer& out = in_place ? gx : gy;
-  const absl::Status status =
-      RunLayerNorm({gscale.floats(), goffset.floats(), 1e-5f}, rows, width, gx.data(), out.data(),
-                   stream, from, to);
+  const absl::Status status = RunLayerNorm({gscale.floats(), goffset.floats(), 1e-5f}, rows, width,
+                                           gx.data(), out.data(), stream, from, to);
   ASSERT_TRUE(status.ok()) << status;
   EXPECT_TRUE(gx.Intact() && gy.Intact());
   EXPECT_TRUE(Near(out.Get(),
@@ -40,7 +39,8 @@ TEST(LayerNormCudaTest, RowsWidthsAndTypes) {
   auto stream = reference::OpenGpu();
   if (stream == nullptr) GTEST_SKIP() << "no GPU";
   for (const auto& [from, to] : kTypes) {
-    for (const int64_t width : {1, 2, 7, 64, 100, 256, 257, 260, 768, 1001, 1024, 2048, 2560, 2564}) {
+    for (const int64_t width :
+         {1, 2, 7, 64, 100, 256, 257, 260, 768, 1001, 1024, 2048, 2560, 2564}) {
       for (const int64_t rows : {1, 5}) ExpectCorrect(*stream, rows, width, from, to);
     }
     ExpectCorrect(*stream, 3, 64, from, to, 1);
@@ -58,21 +58,20 @@ TEST(LayerNormCudaTest, LargeMean) {
     const Floats x = Normal(1, 4 * width, 1, 1000), one(width, 1), zero(width, 0);
     GpuBuffer gx(*stream, Dtype::kFloat32, x), gy(*stream, Dtype::kFloat32, 4 * width);
     GpuBuffer gone(*stream, Dtype::kFloat32, one), gzero(*stream, Dtype::kFloat32, zero);
-    ASSERT_TRUE(RunLayerNorm({gone.floats(), gzero.floats(), 1e-5f}, 4, width, gx.data(),
-                             gy.data(), *stream)
+    ASSERT_TRUE(RunLayerNorm({gone.floats(), gzero.floats(), 1e-5f}, 4, width, gx.data(), gy.data(),
+                             *stream)
                     .ok());
-    EXPECT_TRUE(Near(gy.Get(),
-                     reference::LayerNorm(reference::ToDoubles(x), 4, width, one, zero, 1e-5),
-                     1e-4));
+    EXPECT_TRUE(Near(
+        gy.Get(), reference::LayerNorm(reference::ToDoubles(x), 4, width, one, zero, 1e-5), 1e-4));
   }
 }
 
 TEST(LayerNormCudaTest, RejectsTypesThatDoNotMeet) {
   auto stream = reference::OpenGpu();
   if (stream == nullptr) GTEST_SKIP() << "no GPU";
-  EXPECT_EQ(RunLayerNorm({}, 1, 8, nullptr, nullptr, *stream, Dtype::kBFloat16, Dtype::kFloat16)
-                .code(),
-            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(
+      RunLayerNorm({}, 1, 8, nullptr, nullptr, *stream, Dtype::kBFloat16, Dtype::kFloat16).code(),
+      absl::StatusCode::kInvalidArgument);
 }
 
 }  // namespace

@@ -133,8 +133,8 @@ class GpuBuffer {
   static constexpr int64_t kGuard = 128;
   int64_t total() const { return before_ + count_ + kGuard; }
   void Allocate(const std::vector<uint8_t>& bytes) {
-    absl::StatusOr<gpu::DeviceArray> array = gpu::DeviceArray::Allocate(
-        stream_.device().index, static_cast<int64_t>(bytes.size()));
+    absl::StatusOr<gpu::DeviceArray> array =
+        gpu::DeviceArray::Allocate(stream_.device().index, static_cast<int64_t>(bytes.size()));
     EXPECT_TRUE(array.ok()) << array.status();
     array_ = *std::move(array);
     EXPECT_TRUE(stream_.queue()
