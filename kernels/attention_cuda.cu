@@ -442,7 +442,9 @@ absl::Status RunAttentionCuda(const AttentionDesc& desc, void* qkv, KvCache& cac
                                                    ", ", cache.heads(), " heads of ",
                                                    cache.head_dim(), ", ", Name(cache.dtype())));
   }
-  const AttentionCudaPlan plan = PlanAttentionCuda(desc, stream.device());
+  const AttentionCudaPlan plan = PlanAttentionCuda(
+      desc, stream.device(),
+      (reinterpret_cast<uintptr_t>(qkv) | reinterpret_cast<uintptr_t>(out)) % 4 == 0);
   const absl::StatusOr<void*> scratch = stream.queue().Scratch(plan.scratch_bytes);
   if (!scratch.ok()) return scratch.status();
   AttentionParams p;
