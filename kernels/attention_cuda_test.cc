@@ -107,6 +107,8 @@ TEST(AttentionCudaTest, HeadsAndHeadDims) {
   if (stream == nullptr) GTEST_SKIP() << "no GPU";
   for (const Dtype dtype : kDtypes) {
     for (const int64_t head_dim : {1, 7, 8, 24, 33, 64, 80, 128, 136, 256}) {
+      // float16 takes bfloat16's way; the emulator is slow.
+      if (reference::Emulated(*stream) && dtype == Dtype::kFloat16 && head_dim != 64) continue;
       const int64_t rotary_dim = head_dim / 4 * 2;
       ExpectCorrect(*stream, Of(2, head_dim, 20, rotary_dim, 1, dtype), {20});
       ExpectCorrect(*stream, Of(1, head_dim, 3, 0, 2, dtype), {3});
@@ -120,6 +122,7 @@ TEST(AttentionCudaTest, ChunksAndStepsOfABatch) {
   for (const Dtype dtype : kDtypes) {
     ExpectCorrect(*stream, Of(2, 16, 100, 16, 2, dtype), {33, 1, 1, 20, 45});
     ExpectCorrect(*stream, Of(2, 16, 70, 4, 3, dtype), {64, 1, 1, 1, 1, 2});
+    if (reference::Emulated(*stream) && dtype == Dtype::kFloat16) continue;
     ExpectCorrect(*stream, Of(1, 32, 150, 4, 1, dtype), {70, 80});
   }
 }
