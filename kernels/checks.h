@@ -16,10 +16,11 @@ inline absl::Status CheckRange(const char* op, const char* field, int64_t value,
       absl::StrCat(op, ": ", field, " = ", value, " is not in [", least, ", ", most, "]"));
 }
 
-// The CPU computes in float32 alone.
-inline absl::Status CheckCpuDtype(const char* op, Dtype dtype) {
+// The CPU backend computes in float32 only.
+inline absl::Status CheckFloat32(const char* op, const char* field, Dtype dtype) {
   if (dtype == Dtype::kFloat32) return absl::OkStatus();
-  return absl::UnimplementedError(absl::StrCat(op, ": dtype = ", Name(dtype), " on cpu"));
+  return absl::InvalidArgumentError(
+      absl::StrCat(op, ": ", field, " is ", Name(dtype), ", and the CPU computes in float32 only"));
 }
 
 }  // namespace longwave

@@ -85,7 +85,7 @@ absl::StatusOr<SsmConvPlan> PlanSsmConv(const SsmConvDesc& desc, Device device) 
   LONGWAVE_RETURN_IF_ERROR(desc.Validate());
   SsmConvPlan plan{desc, desc.evaluation, 1, 0, 1, desc.length};
   if (device.is_gpu()) return PlanOnGpu(plan, device);
-  LONGWAVE_RETURN_IF_ERROR(CheckCpuDtype("SsmConv", desc.dtype));
+  LONGWAVE_RETURN_IF_ERROR(CheckFloat32("SsmConv", "dtype", desc.dtype));
   if (plan.evaluation == SsmEvaluation::kAuto) {
     // On a CPU the block FFT never wins: both pay for the state, 4P a token, and within a block of
     // 32 the direct product costs less than two transforms.
