@@ -1,6 +1,7 @@
 // The GPU backend of a build without the CUDA toolkit: everything answers Unimplemented.
 #include "absl/strings/str_cat.h"
 #include "kernels/gpu/queue.h"
+#include "kernels/long_conv_cuda.h"
 #include "kernels/ssm_conv_cuda.h"
 
 namespace longwave::gpu {
@@ -41,6 +42,14 @@ absl::Status RunSsmConvCuda(const SsmConvPlan& plan, const SsmDeviceFilter& filt
 }
 absl::Status RunH3MixCuda(const H3MixPlan& plan, const SsmDeviceFilter& filter,
                           const H3MixArgs& args, Stream& stream) {
+  return None();
+}
+absl::Status CreateLongConvFilterCuda(const LongConvPlan& plan, const float* taps, Stream& stream,
+                                      LongConvFilter::OnDevice* filter) {
+  return None();
+}
+absl::Status RunLongConvCuda(const LongConvPlan& plan, const LongConvFilter::OnDevice& filter,
+                             const LongConvArgs& args, Stream& stream) {
   return None();
 }
 
