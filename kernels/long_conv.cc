@@ -114,7 +114,9 @@ double ToeplitzCost(const LongConvDesc& desc, int64_t taps) {
 
 absl::StatusOr<LongConvPlan> PlanForGpu(const LongConvDesc& desc, Device device) {
   const int64_t taps = std::min(desc.taps, desc.length);
-  LongConvPlan plan{desc, 0, 0, 0, 0, LongConvEvaluation::kAuto};
+  LongConvPlan plan;
+  plan.desc = desc;
+  plan.evaluation = LongConvEvaluation::kAuto;
   double best = 0;
   const auto consider = [&](LongConvEvaluation evaluation, const LongConvRadices& radices,
                             double cost) {
@@ -182,7 +184,8 @@ absl::StatusOr<LongConvPlan> PlanLongConv(const LongConvDesc& desc, Device devic
   // Two transforms a block cost about 8 N log2 N operations, a product of spectra 8 N (and its
   // loads).
   double best = 0;
-  LongConvPlan plan{desc, 0, 0, 0, 0};
+  LongConvPlan plan;
+  plan.desc = desc;
   for (int64_t n = kFftConvSmallest;; n *= 2) {
     const double inputs = std::ceil(static_cast<double>(desc.length) / static_cast<double>(n));
     const double filters = std::ceil(static_cast<double>(taps) / static_cast<double>(n));

@@ -62,10 +62,10 @@ struct LongConvRadices {
 
 struct LongConvPlan {
   LongConvDesc desc;
-  int64_t block;           // N; kBlockFft: a power of two; kToeplitz: the length
-  int64_t input_blocks;    // ceil(length / N)
-  int64_t tap_blocks;      // ceil(min(taps, length) / N)
-  int64_t scratch_floats;  // kBlockFft: for each thread
+  int64_t block = 0;           // N; kBlockFft: a power of two; kToeplitz: the length
+  int64_t input_blocks = 0;    // ceil(length / N)
+  int64_t tap_blocks = 0;      // ceil(min(taps, length) / N)
+  int64_t scratch_floats = 0;  // kBlockFft: for each thread
   LongConvEvaluation evaluation = LongConvEvaluation::kBlockFft;
   // GPU:
   LongConvRadices radices;

@@ -175,7 +175,9 @@ class LongConvCudaTest : public ::testing::Test {
     const auto plan = PlanLongConv(desc, stream_->device());
     ASSERT_TRUE(plan.ok()) << plan.status();
     SCOPED_TRACE(plan->ToString());
-    if (desc.evaluation != Evaluation::kAuto) ASSERT_EQ(plan->evaluation, desc.evaluation);
+    if (desc.evaluation != Evaluation::kAuto) {
+      ASSERT_EQ(plan->evaluation, desc.evaluation);
+    }
     const int64_t count = desc.batch * desc.channels * desc.length;
     const Floats taps = Normal(++seed_, desc.channels * desc.taps, 0.3);
     const Floats u = Random(++seed_, count, desc.dtype);

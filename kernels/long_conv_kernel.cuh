@@ -55,24 +55,24 @@ struct Tokens {
 template <int R, typename T>
 LONGWAVE_DEVICE void ReadTokensAs(const Tokens& t, int64_t row, int64_t begin, int64_t N, int first,
                                   int stride, Complex (&v)[R]) {
-  const int64_t left = t.length - begin;
-  const T* u = static_cast<const T*>(t.u) + row + begin;
-  const T* gate = static_cast<const T*>(t.pre_gate) + (t.pre_gate == nullptr ? 0 : row + begin);
+  const int left = static_cast<int>(t.length - begin < N ? t.length - begin : N);
+  const T* u = static_cast<const T*>(t.u) + (row + begin + first);
+  const T* gate =
+      t.pre_gate == nullptr ? nullptr : static_cast<const T*>(t.pre_gate) + (row + begin + first);
   LONGWAVE_UNROLL for (int j = 0; j < R; ++j) {
-    const int at = first + j * stride;
-    v[j] = {at < left ? gpu::ToFloat(u[at]) : 0.0f, 0.0f};
+    v[j] = {first + j * stride < left ? gpu::ToFloat(u[j * stride]) : 0.0f, 0.0f};
   }
-  if (t.pre_gate != nullptr) {
+  if (gate != nullptr) {
     LONGWAVE_UNROLL for (int j = 0; j < R; ++j) {
-      const int at = first + j * stride;
-      if (at < left) v[j].x *= gpu::ToFloat(gate[at]);
+      if (first + j * stride < left) v[j].x *= gpu::ToFloat(gate[j * stride]);
     }
   }
-  if (begin >= N) {
-    LONGWAVE_UNROLL for (int j = 0; j < R; ++j) {
-      const int64_t at = first + j * stride - N;  // before the end of the tokens, since begin is
-      v[j].y = -gpu::ToFloat(u[at]);
-      if (t.pre_gate != nullptr) v[j].y *= gpu::ToFloat(gate[at]);
+  if (begin >= N) {  // the block before is full
+    u -= N;
+    LONGWAVE_UNROLL for (int j = 0; j < R; ++j) v[j].y = -gpu::ToFloat(u[j * stride]);
+    if (gate != nullptr) {
+      gate -= N;
+      LONGWAVE_UNROLL for (int j = 0; j < R; ++j) v[j].y *= gpu::ToFloat(gate[j * stride]);
     }
   }
 }
@@ -90,28 +90,30 @@ LONGWAVE_DEVICE void ReadTokens(const Tokens& t, int64_t row, int64_t begin, int
 }
 
 template <int R, typename T>
-LONGWAVE_DEVICE void WriteTokensAs(const Tokens& t, int64_t row, int64_t begin, int first,
-                                   int stride, const float (&v)[R]) {
-  const int64_t left = t.length - begin;
-  T* y = static_cast<T*>(t.y) + row + begin;
-  const T* gate = static_cast<const T*>(t.post_gate) + (t.post_gate == nullptr ? 0 : row + begin);
+LONGWAVE_DEVICE void WriteTokensAs(const Tokens& t, int64_t row, int64_t begin, int64_t N,
+                                   int first, int stride, float (&v)[R]) {
+  const int left = static_cast<int>(t.length - begin < N ? t.length - begin : N);
+  T* y = static_cast<T*>(t.y) + (row + begin + first);
+  if (t.post_gate != nullptr) {
+    const T* gate = static_cast<const T*>(t.post_gate) + (row + begin + first);
+    LONGWAVE_UNROLL for (int j = 0; j < R; ++j) {
+      if (first + j * stride < left) v[j] *= gpu::ToFloat(gate[j * stride]);
+    }
+  }
   LONGWAVE_UNROLL for (int j = 0; j < R; ++j) {
-    const int at = first + j * stride;
-    if (at >= left) continue;
-    const float factor = t.post_gate == nullptr ? 1.0f : gpu::ToFloat(gate[at]);
-    y[at] = gpu::FromFloat<T>(v[j] * factor);
+    if (first + j * stride < left) y[j * stride] = gpu::FromFloat<T>(v[j]);
   }
 }
 template <int R>
-LONGWAVE_DEVICE void WriteTokens(const Tokens& t, int64_t row, int64_t begin, int first, int stride,
-                                 const float (&v)[R]) {
+LONGWAVE_DEVICE void WriteTokens(const Tokens& t, int64_t row, int64_t begin, int64_t N, int first,
+                                 int stride, float (&v)[R]) {
   switch (t.dtype) {
     case Dtype::kFloat32:
-      return WriteTokensAs<R, float>(t, row, begin, first, stride, v);
+      return WriteTokensAs<R, float>(t, row, begin, N, first, stride, v);
     case Dtype::kBFloat16:
-      return WriteTokensAs<R, __nv_bfloat16>(t, row, begin, first, stride, v);
+      return WriteTokensAs<R, __nv_bfloat16>(t, row, begin, N, first, stride, v);
     case Dtype::kFloat16:
-      return WriteTokensAs<R, __half>(t, row, begin, first, stride, v);
+      return WriteTokensAs<R, __half>(t, row, begin, N, first, stride, v);
   }
 }
 
@@ -201,7 +203,7 @@ struct FftConvSteps {
         float y[R1];
         LONGWAVE_UNROLL for (int j = 0; j < R1; ++j) y[j] = v[j].x;
         const int64_t item = first_item + s;
-        WriteTokens<R1>(p.tokens, RowOfItem(item), item % p.blocks * (R1 * M), m, M, y);
+        WriteTokens<R1>(p.tokens, RowOfItem(item), item % p.blocks * (R1 * M), R1 * M, m, M, y);
       }
     }
   }
@@ -345,7 +347,7 @@ struct ColumnsSteps {
         return;
       }
     }
-    WriteTokens<C1>(p.tokens, row, p.begin, first, stride, y);
+    WriteTokens<C1>(p.tokens, row, p.begin, C * p.R, first, stride, y);
   }
 
   LONGWAVE_DEVICE int64_t RowOf(int64_t sequence) const {
