@@ -59,7 +59,7 @@ namespace {
 constexpr int kMiddles[][2] = {{1, 16}, {1, 32}, {4, 16}, {8, 16}, {16, 16}, {16, 32}, {32, 32}};
 constexpr int kFirsts[] = {8, 10, 12, 14, 16};
 constexpr int64_t kSmallestRow = 2048;      // of an outer transform
-constexpr int64_t kRowsInCache = 32 << 20;  // bytes of an outer transform's rows at a time
+constexpr int64_t kRowsInCache = 26 << 20;  // bytes of an outer transform's rows at a time
 // The longest Toeplitz product whose tokens fit in shared memory: 186 KB, or 148.
 constexpr int64_t kToeplitzMaxLength = 2048, kToeplitzMaxLengthInLess = 1536;
 

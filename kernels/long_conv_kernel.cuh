@@ -326,6 +326,15 @@ struct ColumnsParams {
 
 namespace internal {
 
+// Its value, but computed anew wherever it is used: the compiler would keep the 16 multiples of a
+// loop's stride, two registers each, over all of the loop.
+LONGWAVE_DEVICE int Anew(int x) {
+#ifndef LONGWAVE_EMULATE
+  asm volatile("" : "+r"(x));
+#endif
+  return x;
+}
+
 template <int C1, int C2>
 struct ColumnsSteps {
   static constexpr int C = C1 * C2;
@@ -391,12 +400,12 @@ struct ColumnsSteps {
   // 32 columns: c = c1 C2 + c2, kappa = kappa1 + C1 kappa2, row kappa1 C2 + kappa2.
   LONGWAVE_DEVICE void RunTile(bool forward, Complex* shared) const {
     const int64_t sequence = blockIdx.x / p.tiles, row = RowOf(sequence);
-    const int R = static_cast<int>(p.R);
     const int lane = gpu::Lane(), m = static_cast<int>(blockIdx.x % p.tiles) * kColumns + lane;
     Complex* rows = p.rows + sequence * C * p.R + m;
     constexpr int kWarps = kColumnThreads / gpu::kWarp;
     if (forward) {
       for (int c2 = gpu::WarpOfBlock(); c2 < C2; c2 += kWarps) {
+        const int R = Anew(static_cast<int>(p.R));
         Complex v[C1];
         ReadTokens<C1>(p.tokens, row, p.input_begin, C * p.R, c2 * R + m, C2 * R, v);
         fft::RightAngle<C1, 1>(v);
@@ -406,6 +415,7 @@ struct ColumnsSteps {
       }
       gpu::SyncBlock();
       for (int k1 = gpu::WarpOfBlock(); k1 < C1; k1 += kWarps) {
+        const int R = Anew(static_cast<int>(p.R));
         Complex v[C2];
         LONGWAVE_UNROLL for (int c = 0; c < C2; ++c) v[c] = shared[(k1 * C2 + c) * kColumns + lane];
         fft::Dft<C2, 1>(v);
@@ -415,6 +425,7 @@ struct ColumnsSteps {
       }
     } else {
       for (int k1 = gpu::WarpOfBlock(); k1 < C1; k1 += kWarps) {
+        const int R = Anew(static_cast<int>(p.R));
         Complex v[C2];
         const Complex* from = rows + static_cast<int64_t>(k1) * C2 * R;
         LONGWAVE_UNROLL for (int k = 0; k < C2; ++k) v[k] = from[k * R];
@@ -424,6 +435,7 @@ struct ColumnsSteps {
       }
       gpu::SyncBlock();
       for (int c2 = gpu::WarpOfBlock(); c2 < C2; c2 += kWarps) {
+        const int R = Anew(static_cast<int>(p.R));
         Complex v[C1];
         LONGWAVE_UNROLL for (int k = 0; k < C1; ++k) v[k] = shared[(k * C2 + c2) * kColumns + lane];
         fft::Twiddle<C1, -1, true>(v, __ldg(p.inner_roots + c2), p.inner_roots + C2 + c2, C2);
