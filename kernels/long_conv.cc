@@ -61,6 +61,7 @@ constexpr int kFirsts[] = {8, 10, 12, 14, 16};
 constexpr int64_t kSmallestRow = 2048;      // of an outer transform
 constexpr int64_t kRowsInCache = 26 << 20;  // bytes of an outer transform's rows at a time
 // The longest Toeplitz product whose tokens fit in shared memory: 186 KB, or 148.
+constexpr int64_t kToeplitzMinLength = 16;
 constexpr int64_t kToeplitzMaxLength = 2048, kToeplitzMaxLengthInLess = 1536;
 
 // Every shape there is, on chip or with columns, by rising N, without two of one N: the one with
@@ -128,7 +129,9 @@ absl::StatusOr<LongConvPlan> PlanForGpu(const LongConvDesc& desc, Device device)
     plan.radices = radices;
   };
   const bool less_shared = device.shared_bytes > 0 && device.shared_bytes < (200 << 10);
-  if (desc.dtype != Dtype::kFloat32 &&
+  // Below kToeplitzMinLength its roundings are too few to average out.
+  const bool forced = desc.evaluation == LongConvEvaluation::kToeplitz;
+  if (desc.dtype != Dtype::kFloat32 && (forced || desc.length >= kToeplitzMinLength) &&
       desc.length <= (less_shared ? kToeplitzMaxLengthInLess : kToeplitzMaxLength)) {
     consider(LongConvEvaluation::kToeplitz, {}, ToeplitzCost(desc, taps));
   }

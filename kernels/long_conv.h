@@ -8,7 +8,7 @@
 //
 // On a GPU (long_conv_kernel.cuh, long_conv_toeplitz.cuh) transforms are float32 for every type of
 // data, and N need not be a power of two. Short 16-bit sequences are a Toeplitz product on tensor
-// cores instead; it rounds pre_gate * u and the taps (scaled by a power of two) to the data's type.
+// cores instead; it rounds pre_gate * u and the taps (scaled) to the data's type.
 //
 // Thread safety: plans and filters are immutable; Run may be called from several threads
 // with a Stream each.

@@ -167,21 +167,20 @@ absl::Status Upload(const void* host, int64_t bytes, Stream& stream, gpu::Device
 
 // ---- Filters
 
-// The largest tap in [1, 2): 2^exponent times the taps.
+// taps = scale * out, the largest of them 1.
 template <typename T>
 void RoundTaps(const float* taps, int64_t count, T* out, float* scale) {
   float largest = 0;
   for (int64_t i = 0; i < count; ++i) largest = std::max(largest, std::fabs(taps[i]));
-  const int exponent = largest > 0 && std::isfinite(largest) ? -std::ilogb(largest) : 0;
+  *scale = largest > 0 && std::isfinite(largest) ? largest : 1.0f;
   for (int64_t i = 0; i < count; ++i) {
-    const float scaled = std::ldexp(taps[i], exponent);
+    const float scaled = taps[i] / *scale;
     if constexpr (std::is_same_v<T, __half>) {
       out[i] = __float2half_rn(scaled);
     } else {
       out[i] = __float2bfloat16_rn(scaled);
     }
   }
-  *scale = std::ldexp(1.0f, -exponent);
 }
 
 template <typename T>

@@ -26,6 +26,7 @@ struct Case {
   bool pre_gate = true, post_gate = true;
   int64_t gap = 0, offset = 0;  // elements
   enum { kSeparate, kOverU, kOverPreGate, kOverPostGate } alias = kSeparate;
+  double taps_scale = 0.3, scale = 1;  // of u
 };
 
 class LongConvCudaTest : public ::testing::Test {
@@ -45,9 +46,11 @@ class LongConvCudaTest : public ::testing::Test {
       ASSERT_EQ(plan->evaluation, desc.evaluation);
     }
     const int64_t rows = desc.batch * desc.channels, count = rows * desc.length;
-    const Floats taps = Normal(++seed_, desc.channels * desc.taps, 0.3);
-    const auto random = [&] { return RoundTo(Normal(++seed_, count), desc.dtype); };
-    const Floats u = random(), pre = c.pre_gate ? random() : Floats(),
+    const Floats taps = Normal(++seed_, desc.channels * desc.taps, c.taps_scale);
+    const auto random = [&](double scale = 1) {
+      return RoundTo(Normal(++seed_, count, scale), desc.dtype);
+    };
+    const Floats u = random(c.scale), pre = c.pre_gate ? random() : Floats(),
                  post = c.post_gate ? random() : Floats();
     auto filter = LongConvFilter::Create(*plan, taps.data(), *stream_);
     ASSERT_TRUE(filter.ok()) << filter.status();
@@ -115,7 +118,16 @@ TEST_F(LongConvCudaTest, Toeplitz) {
     }
     Expect({{34, 1, 256, 256, Evaluation::kToeplitz, 0, dtype}, false, true, 8});
     Expect({{3, 2, 200, 200, Evaluation::kToeplitz, 0, dtype}, true, false, 8});
+    Expect({{3, 2, 203, 203, Evaluation::kToeplitz, 0, dtype}, false, false, 5});
   }
+}
+
+// Taps that have no precision left in float16 as they are.
+TEST_F(LongConvCudaTest, SmallTaps) {
+  Case c{{3, 2, 150, 150, Evaluation::kToeplitz, 0, Dtype::kFloat16}};
+  c.taps_scale = 1e-6;
+  c.scale = 1e4;
+  Expect(c);
 }
 
 TEST_F(LongConvCudaTest, OnChipEveryBlock) {
@@ -246,7 +258,7 @@ TEST(LongConvCudaPlanTest, Choices) {
     Dtype dtype;
     Evaluation evaluation;
   };
-  for (const Row& row : {Row{1, 1, Dtype::kBFloat16, Evaluation::kToeplitz},
+  for (const Row& row : {Row{1, 1, Dtype::kBFloat16, Evaluation::kOnChipFft},
                          Row{256, 256, Dtype::kBFloat16, Evaluation::kToeplitz},
                          Row{1024, 1024, Dtype::kFloat16, Evaluation::kToeplitz},
                          Row{1024, 1024, Dtype::kFloat32, Evaluation::kOnChipFft},

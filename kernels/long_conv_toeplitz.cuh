@@ -18,7 +18,8 @@
 // two fragments so that a word of F is used twice. The product of w and h costs about L / 2
 // multiply-adds a token: it is ahead of an FFT in float32 up to L = 2048, where w still fits.
 //
-// Taps are rounded to 16 bits, scaled for each channel so that their largest is in [1, 2).
+// Taps are rounded to 16 bits, scaled for each channel so that their largest is 1: where one tap is
+// most of a filter, as a skip is, it is exact, and small taps keep float16's precision.
 #pragma once
 
 #include <cstdint>
@@ -58,20 +59,32 @@ inline int64_t ToeplitzShared(int length, int groups) {
 
 namespace internal {
 
-// 8 tokens, of which `valid` exist.
+// 8 tokens, of which `valid` exist, as they are; zeros for the others.
 template <typename T>
-LONGWAVE_DEVICE void Read8(const T* p, int valid, bool vectors, float (&x)[8]) {
-  if (vectors && valid >= 8) {
-    const uint4 words = gpu::LoadStreaming(p);
-    const uint32_t w[4] = {words.x, words.y, words.z, words.w};
-    LONGWAVE_UNROLL for (int i = 0; i < 4; ++i) {
-      const float2 pair = gpu::Unpack(w[i], T());
-      x[2 * i] = pair.x;
-      x[2 * i + 1] = pair.y;
-    }
-  } else {
-    LONGWAVE_UNROLL for (int i = 0; i < 8; ++i) x[i] = i < valid ? gpu::ToFloat(p[i]) : 0.0f;
+LONGWAVE_DEVICE uint4 Read8(const T* p, int valid, bool vectors) {
+  if (vectors && valid >= 8) return gpu::LoadStreaming(p);
+  const uint16_t* bits = reinterpret_cast<const uint16_t*>(p);
+  uint32_t w[4];
+  LONGWAVE_UNROLL for (int i = 0; i < 4; ++i) {
+    w[i] = 2 * i < valid ? bits[2 * i] : 0u;
+    if (2 * i + 1 < valid) w[i] |= static_cast<uint32_t>(bits[2 * i + 1]) << 16;
   }
+  return {w[0], w[1], w[2], w[3]};
+}
+
+template <typename T>
+LONGWAVE_DEVICE void Unpack8(uint4 words, float (&x)[8]) {
+  const uint32_t w[4] = {words.x, words.y, words.z, words.w};
+  LONGWAVE_UNROLL for (int i = 0; i < 4; ++i) {
+    const float2 pair = gpu::Unpack(w[i], T());
+    x[2 * i] = pair.x;
+    x[2 * i + 1] = pair.y;
+  }
+}
+template <typename T>
+LONGWAVE_DEVICE uint4 Pack8(const float (&x)[8]) {
+  return {gpu::Pack(x[0], x[1], T()), gpu::Pack(x[2], x[3], T()), gpu::Pack(x[4], x[5], T()),
+          gpu::Pack(x[6], x[7], T())};
 }
 
 }  // namespace internal
@@ -98,31 +111,45 @@ __global__ void __launch_bounds__(kToeplitzThreads, 2) ToeplitzKernel(const Toep
       reinterpret_cast<float*>(fragments + (padded / 8 + kFragmentsBefore) * gpu::kWarp) +
       warp * 16 * kStageRow;
 
-  // 1.
+  // 1. Everything in flight at once where nothing has to be multiplied, else four loads.
   const T* u = static_cast<const T*>(p.u) + origin;
-  const int chunks = padded / 8;
-  for (int i = thread; i < groups * kTileRows * chunks; i += kToeplitzThreads) {
-    const int row = i / chunks, at = i % chunks * 8;
-    const int valid = row < rows ? p.length - at : 0;
-    const int64_t offset = row * p.batch_stride + at;
-    uint4 words = {0, 0, 0, 0};
-    if (valid > 0) {
-      if (p.pre_gate == nullptr && p.vectors && valid >= 8) {
-        words = gpu::LoadStreaming(u + offset);
-      } else {
-        float x[8];
-        internal::Read8(u + offset, valid, p.vectors, x);
-        if (p.pre_gate != nullptr) {
-          float gate[8];
-          internal::Read8(static_cast<const T*>(p.pre_gate) + origin + offset, valid, p.vectors,
-                          gate);
+  const int chunks = padded / 8, count = groups * kTileRows * chunks;
+  if (p.vectors && p.pre_gate == nullptr) {
+    for (int i = thread; i < count; i += kToeplitzThreads) {
+      const int row = i / chunks, at = i % chunks * 8;
+      const int left = row < rows && at < p.length ? p.length - at : 0, valid = left < 8 ? left : 8;
+      gpu::CopyAsync16(w + row * w_row + at / 2, valid > 0 ? u + row * p.batch_stride + at : u,
+                       2 * valid);
+    }
+    gpu::CopyAsyncCommit();
+  } else {
+    constexpr int kAtOnce = 4;
+    const T* pre = p.pre_gate == nullptr ? nullptr : static_cast<const T*>(p.pre_gate) + origin;
+    for (int i = thread; i < count; i += kAtOnce * kToeplitzThreads) {
+      uint4 words[kAtOnce], gates[kAtOnce];
+      LONGWAVE_UNROLL for (int k = 0; k < kAtOnce; ++k) {
+        const int row = (i + k * kToeplitzThreads) / chunks;
+        const int at = (i + k * kToeplitzThreads) % chunks * 8;
+        const int valid = row < rows ? p.length - at : 0;
+        const int64_t offset = row * p.batch_stride + at;
+        words[k] = valid > 0 ? internal::Read8(u + offset, valid, p.vectors) : uint4{0, 0, 0, 0};
+        gates[k] = valid > 0 && pre != nullptr ? internal::Read8(pre + offset, valid, p.vectors)
+                                               : uint4{0, 0, 0, 0};
+      }
+      LONGWAVE_UNROLL for (int k = 0; k < kAtOnce; ++k) {
+        if (i + k * kToeplitzThreads >= count) break;
+        const int row = (i + k * kToeplitzThreads) / chunks;
+        const int at = (i + k * kToeplitzThreads) % chunks * 8;
+        if (pre != nullptr) {
+          float x[8], gate[8];
+          internal::Unpack8<T>(words[k], x);
+          internal::Unpack8<T>(gates[k], gate);
           LONGWAVE_UNROLL for (int j = 0; j < 8; ++j) x[j] *= gate[j];
+          words[k] = internal::Pack8<T>(x);
         }
-        words = {gpu::Pack(x[0], x[1], T()), gpu::Pack(x[2], x[3], T()), gpu::Pack(x[4], x[5], T()),
-                 gpu::Pack(x[6], x[7], T())};
+        *reinterpret_cast<uint4*>(w + row * w_row + at / 2) = words[k];
       }
     }
-    *reinterpret_cast<uint4*>(w + row * w_row + at / 2) = words;
   }
 
   // 2.
@@ -133,6 +160,7 @@ __global__ void __launch_bounds__(kToeplitzThreads, 2) ToeplitzKernel(const Toep
     const float b = tap >= 1 && tap <= p.taps ? gpu::ToFloat(h[tap - 1]) : 0.0f;
     fragments[i * gpu::kWarp + lane] = gpu::Pack(a, b, T());
   }
+  gpu::CopyAsyncWait<0>();
   gpu::SyncBlock();
   const uint32_t* F = fragments + kFragmentsBefore * gpu::kWarp + lane;
   const float scale = p.scales[channel];
@@ -173,8 +201,22 @@ __global__ void __launch_bounds__(kToeplitzThreads, 2) ToeplitzKernel(const Toep
       }
     }
 
-    // 4. 16 sequences and 32 tokens at a time.
+    // 4. 16 sequences and 32 tokens at a time; their gates are on the way meanwhile.
     LONGWAVE_UNROLL for (int r = 0; r < 2; ++r) {
+      const auto row_of = [&](int i) { return group * kTileRows + r * 16 + i * 8 + g; };
+      const auto token_of = [&](int half) { return t0 + half * 32 + 8 * q; };
+      uint4 gates[2][2];
+      if (p.post_gate != nullptr) {
+        LONGWAVE_UNROLL for (int half = 0; half < 2; ++half) {
+          LONGWAVE_UNROLL for (int i = 0; i < 2; ++i) {
+            const int valid = row_of(i) < rows ? p.length - token_of(half) : 0;
+            if (valid <= 0) continue;
+            gates[half][i] = internal::Read8(static_cast<const T*>(p.post_gate) + origin +
+                                                 row_of(i) * p.batch_stride + token_of(half),
+                                             valid, p.vectors);
+          }
+        }
+      }
       LONGWAVE_UNROLL for (int half = 0; half < 2; ++half) {
         LONGWAVE_UNROLL for (int j = 0; j < 4; ++j) {
           const float(&d)[4] = sum[r][half * 4 + j];
@@ -184,23 +226,20 @@ __global__ void __launch_bounds__(kToeplitzThreads, 2) ToeplitzKernel(const Toep
         }
         gpu::SyncWarp();
         LONGWAVE_UNROLL for (int i = 0; i < 2; ++i) {
-          const int row = group * kTileRows + r * 16 + i * 8 + g, at = t0 + half * 32 + 8 * q;
-          const int valid = row < rows ? p.length - at : 0;
+          const int valid = row_of(i) < rows ? p.length - token_of(half) : 0;
           if (valid <= 0) continue;
           const float4* from =
               reinterpret_cast<const float4*>(stage + (i * 8 + g) * kStageRow + 8 * q);
           const float4 lo = from[0], hi = from[1];
           float y[8] = {lo.x, lo.y, lo.z, lo.w, hi.x, hi.y, hi.z, hi.w};
-          const int64_t offset = origin + row * p.batch_stride + at;
           if (p.post_gate != nullptr) {
             float gate[8];
-            internal::Read8(static_cast<const T*>(p.post_gate) + offset, valid, p.vectors, gate);
+            internal::Unpack8<T>(gates[half][i], gate);
             LONGWAVE_UNROLL for (int k = 0; k < 8; ++k) y[k] *= gate[k];
           }
-          T* out = static_cast<T*>(p.y) + offset;
+          T* out = static_cast<T*>(p.y) + origin + row_of(i) * p.batch_stride + token_of(half);
           if (p.vectors && valid >= 8) {
-            gpu::StoreStreaming(out, {gpu::Pack(y[0], y[1], T()), gpu::Pack(y[2], y[3], T()),
-                                      gpu::Pack(y[4], y[5], T()), gpu::Pack(y[6], y[7], T())});
+            gpu::StoreStreaming(out, internal::Pack8<T>(y));
           } else {
             LONGWAVE_UNROLL for (int k = 0; k < 8; ++k) {
               if (k < valid) out[k] = gpu::FromFloat<T>(y[k]);
