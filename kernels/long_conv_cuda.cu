@@ -68,7 +68,7 @@ template <int R2, int R3, bool kRows>
 absl::Status LaunchFftConvOf(const LongConvPlan& plan, FftConvParams p, Stream& stream) {
   using Shape = long_conv::FftConvShape<R2, R3>;
   p.groups = (p.items + Shape::kSequences - 1) / Shape::kSequences;
-  const int64_t blocks = kRows ? p.groups : p.groups * plan.desc.channels;
+  const int64_t blocks = kRows ? p.groups : int64_t{p.groups} * plan.desc.channels;
   if (blocks > kMaxGrid) {
     return absl::InvalidArgumentError(
         absl::StrCat(plan.ToString(), ": more than ", kMaxGrid, " blocks of tokens"));
@@ -116,7 +116,7 @@ absl::Status LaunchColumns(const LongConvPlan& plan, bool forward, int64_t seque
   const LongConvRadices& r = plan.radices;
   const bool tiled = r.columns2 > 1;
   const int64_t columns = tiled ? long_conv::kColumns : long_conv::kColumnThreads;
-  p.tiles = (r.row() + columns - 1) / columns;
+  p.tiles = static_cast<unsigned>((r.row() + columns - 1) / columns);
   const int64_t shared = tiled ? r.columns() * columns * static_cast<int64_t>(sizeof(Complex)) : 0;
   const auto kernel =
       tiled ? (forward ? long_conv::ColumnsKernel<16, true> : long_conv::ColumnsKernel<16, false>)
@@ -135,7 +135,7 @@ FftConvParams FftConvParamsOf(const LongConvPlan& plan, const Complex* roots) {
   const RootTables at(plan.radices);
   p.blocks = 1;
   p.batch = 1;
-  p.rows_of_sequence = plan.radices.columns();
+  p.rows_of_sequence = static_cast<unsigned>(plan.radices.columns());
   p.first_radix = plan.radices.first;
   p.first_roots = roots + at.first;
   p.second_roots = roots + at.second;
@@ -237,11 +237,21 @@ absl::Status CreateSpectrum(const LongConvPlan& plan, const float* taps, Stream&
     columns.rows = spectrum;
     LONGWAVE_RETURN_IF_ERROR(LaunchColumns(plan, true, desc.channels, columns, stream));
     p.rows = spectrum;
-    p.items = desc.channels * radices.columns();
+    p.items = static_cast<unsigned>(desc.channels * radices.columns());
     p.spectrum_out = spectrum;
     LONGWAVE_RETURN_IF_ERROR(LaunchFftConv(plan, true, p, stream));
   }
   return stream.queue().Synchronize();
+}
+
+// Kernels count sequences, blocks and rows in 32 bits (elements in 64).
+absl::Status CheckCounts(const LongConvPlan& plan) {
+  const LongConvDesc& desc = plan.desc;
+  const double sequences = static_cast<double>(desc.batch) * static_cast<double>(desc.channels);
+  const double pieces = static_cast<double>(std::max(plan.input_blocks, plan.radices.columns()));
+  if (sequences * pieces < static_cast<double>(kMaxGrid)) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(plan.ToString(), ": more than ", kMaxGrid, " blocks of tokens"));
 }
 
 // ---- Evaluations
@@ -276,8 +286,8 @@ absl::Status RunOnChip(const LongConvPlan& plan, const LongConvFilter::OnDevice&
   } else if (plan.input_blocks > 1 && args.y == args.pre_gate) {
     LONGWAVE_RETURN_IF_ERROR(CopyTokens(plan, args, stream, &p.tokens.pre_gate));
   }
-  p.blocks = plan.input_blocks;
-  p.items = plan.desc.batch * plan.input_blocks;
+  p.blocks = static_cast<unsigned>(plan.input_blocks);
+  p.items = static_cast<unsigned>(plan.desc.batch * plan.input_blocks);
   p.spectrum = filter.spectrum.as<Complex>();
   return LaunchFftConv(plan, false, p, stream);
 }
@@ -292,18 +302,19 @@ absl::Status RunOuter(const LongConvPlan& plan, const LongConvFilter::OnDevice& 
   if (!scratch.ok()) return scratch.status();
   ColumnsParams columns = ColumnsParamsOf(plan, filter.roots.as<Complex>());
   columns.tokens = TokensOf(desc, args);
-  columns.batch = desc.batch;
+  columns.batch = static_cast<unsigned>(desc.batch);
   columns.rows = static_cast<Complex*>(*scratch);
   if (plan.tap_blocks > 1) {
     columns.sum = reinterpret_cast<float*>(columns.rows + plan.sequences * N);
   }
   FftConvParams rows = FftConvParamsOf(plan, filter.roots.as<Complex>());
   rows.rows = columns.rows;
-  rows.batch = desc.batch;
+  rows.batch = static_cast<unsigned>(desc.batch);
   for (int64_t first = 0; first < desc.batch * desc.channels; first += plan.sequences) {
     const int64_t sequences = std::min(plan.sequences, desc.batch * desc.channels - first);
-    columns.first_sequence = rows.first_sequence = first;
-    rows.items = sequences * plan.radices.columns();
+    columns.first_channel = rows.first_channel = static_cast<unsigned>(first / desc.batch);
+    columns.first_batch = rows.first_batch = static_cast<unsigned>(first % desc.batch);
+    rows.items = static_cast<unsigned>(sequences * plan.radices.columns());
     for (int64_t b = plan.input_blocks - 1; b >= 0; --b) {
       const int64_t filters = std::min(plan.tap_blocks, b + 1);
       for (int64_t j = 0; j < filters; ++j) {
@@ -358,6 +369,7 @@ absl::Status RunToeplitz(const LongConvPlan& plan, const LongConvFilter::OnDevic
 
 absl::Status CreateLongConvFilterCuda(const LongConvPlan& plan, const float* taps, Stream& stream,
                                       LongConvFilter::OnDevice* filter) {
+  LONGWAVE_RETURN_IF_ERROR(CheckCounts(plan));
   if (plan.evaluation != LongConvEvaluation::kToeplitz) {
     return CreateSpectrum(plan, taps, stream, filter);
   }
@@ -369,6 +381,7 @@ absl::Status CreateLongConvFilterCuda(const LongConvPlan& plan, const float* tap
 
 absl::Status RunLongConvCuda(const LongConvPlan& plan, const LongConvFilter::OnDevice& filter,
                              const LongConvArgs& args, Stream& stream) {
+  LONGWAVE_RETURN_IF_ERROR(CheckCounts(plan));
   switch (plan.evaluation) {
     case LongConvEvaluation::kToeplitz:
       return plan.desc.dtype == Dtype::kFloat16

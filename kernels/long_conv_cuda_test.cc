@@ -144,8 +144,8 @@ TEST_F(LongConvCudaTest, OnChipEveryBlock) {
 
 TEST_F(LongConvCudaTest, OnChipLengthsAndTaps) {
   int i = 0;
-  for (const int64_t length : {1, 2, 3, 17, 64, 127, 129, 500, 1009}) {
-    for (const int64_t taps : {1, 16, 100, 129, 2000}) {
+  for (const int64_t length : {1, 3, 17, 127, 129, 1009}) {
+    for (const int64_t taps : {1, 100, 129, 2000}) {
       Expect({{i % 3 + 1, 2, length, taps, Evaluation::kOnChipFft, 0, kDtypes[i % 3]},
               i % 2 == 0,
               i % 5 != 0,
@@ -159,7 +159,7 @@ TEST_F(LongConvCudaTest, OnChipLengthsAndTaps) {
 TEST_F(LongConvCudaTest, OutputOverAnInput) {
   for (const auto evaluation : {Evaluation::kToeplitz, Evaluation::kOnChipFft}) {
     for (const auto alias : {Case::kOverU, Case::kOverPreGate, Case::kOverPostGate}) {
-      for (const int64_t length : {100, 700}) {
+      for (const int64_t length : {100, 300}) {
         Case c{{3, 2, length, 90, evaluation, 0, Dtype::kBFloat16}};
         if (evaluation == Evaluation::kOnChipFft) c.desc.block = 128;
         c.gap = 3;
@@ -169,7 +169,7 @@ TEST_F(LongConvCudaTest, OutputOverAnInput) {
     }
   }
   for (const auto alias : {Case::kOverU, Case::kOverPreGate, Case::kOverPostGate}) {
-    Case c{{1, 2, 20000, 20000, Evaluation::kOuterFft, 16384, Dtype::kFloat32}};
+    Case c{{1, 1, 20000, 20000, Evaluation::kOuterFft, 16384, Dtype::kFloat32}};
     c.alias = alias;
     Expect(c, 20);
   }
@@ -177,12 +177,12 @@ TEST_F(LongConvCudaTest, OutputOverAnInput) {
 
 TEST_F(LongConvCudaTest, Outer) {
   // Every first radix and row, one and two blocks, short taps.
-  Expect({{2, 2, 16384, 16384, Evaluation::kOuterFft, 16384, Dtype::kFloat32}}, 30);
+  Expect({{2, 2, 16384, 16384, Evaluation::kOuterFft, 16384, Dtype::kFloat32}}, 20);
   Expect({{1, 1, 20480, 20480, Evaluation::kOuterFft, 20480, Dtype::kBFloat16}}, 30);
   Expect({{1, 1, 24001, 24001, Evaluation::kOuterFft, 24576, Dtype::kFloat16}}, 30);
   Expect({{1, 1, 28000, 40000, Evaluation::kOuterFft, 28672, Dtype::kFloat32}}, 30);
   Expect({{1, 1, 32749, 32749, Evaluation::kOuterFft, 32768, Dtype::kFloat32}}, 30);
-  Expect({{1, 2, 40009, 40009, Evaluation::kOuterFft, 16384, Dtype::kFloat32}}, 30);
+  Expect({{1, 1, 40009, 40009, Evaluation::kOuterFft, 16384, Dtype::kFloat32}}, 30);
   Expect({{2, 1, 50021, 300, Evaluation::kOuterFft, 16384, Dtype::kFloat16}}, 30);
   Expect({{1, 1, 262144, 262144, Evaluation::kOuterFft, 262144, Dtype::kFloat32}}, 12);
 }

@@ -120,12 +120,13 @@ LONGWAVE_DEVICE void WriteTokens(const Tokens& t, int64_t row, int64_t begin, in
 // What each of a channel's blocks of tokens, or rows, is multiplied with, or where the taps' own
 // transform goes.
 struct FftConvParams {
-  Tokens tokens;   // unless rows
-  Complex* rows;   // (sequences, rows_of_sequence, R)
-  int64_t items;   // blocks of tokens of a channel, or rows of all sequences
-  int64_t blocks;  // of tokens, of a sequence
-  int64_t groups;  // blocks of threads of a channel
-  int64_t first_sequence, rows_of_sequence, batch;  // rows: sequences are (channel, batch)
+  Tokens tokens;    // unless rows
+  Complex* rows;    // (sequences, rows_of_sequence, R)
+  unsigned items;   // blocks of tokens of a channel, or rows of all sequences
+  unsigned blocks;  // of tokens, of a sequence
+  unsigned groups;  // blocks of threads of a channel
+  // Rows: sequences are (channel, batch), and the first is first_batch of first_channel.
+  unsigned first_channel, first_batch, batch, rows_of_sequence;
   int first_radix;
   const Complex* spectrum;      // (channels, N), or (channels, rows_of_sequence, R)
   Complex* spectrum_out;        // null, or as above: transforms only
@@ -154,27 +155,35 @@ struct FftConvSteps {
 
   const FftConvParams& p;
   Complex* shared;
-  int64_t channel;     // unless rows
-  int64_t first_item;  // of this block of threads
-  int count;           // sequences of this block
+  int64_t channel;      // unless rows
+  unsigned first_item;  // of this block of threads
+  int count;            // sequences of this block
 
-  LONGWAVE_DEVICE int64_t RowOfItem(int64_t item) const {
-    return item / p.blocks * p.tokens.batch_stride + channel * p.tokens.channel_stride;
+  // Sequence of the block: a constant where there is one, which spares all divisions in loops.
+  static LONGWAVE_DEVICE int SequenceOf(int i, int size) {
+    return Shape::kSequences == 1 ? 0 : i / size;
+  }
+  LONGWAVE_DEVICE int64_t RowOfItem(unsigned item) const {
+    return static_cast<int64_t>(item / p.blocks) * p.tokens.batch_stride +
+           channel * p.tokens.channel_stride;
+  }
+  LONGWAVE_DEVICE int64_t BeginOfItem(unsigned item, int N) const {
+    return static_cast<int64_t>(item % p.blocks) * N;
   }
 
   template <int R1>
   LONGWAVE_DEVICE void FirstForward() const {
     for (int i = static_cast<int>(threadIdx.x); i < count * M; i += Shape::kThreads) {
-      const int s = i / M, m = i % M;
+      const int s = SequenceOf(i, M), m = i - s * M;
       Complex v[R1];
       if constexpr (kRows) {
-        const Complex* from = p.rows + (first_item + s) * (R1 * M) + m;
+        const Complex* from = p.rows + static_cast<int64_t>(first_item + s) * (R1 * M) + m;
         LONGWAVE_UNROLL for (int j = 0; j < R1; ++j) v[j] = from[j * M];
         fft::Dft<R1, 1>(v);
         fft::Twiddle<R1, 1, false>(v, {}, p.first_roots + M + m, M);
       } else {
-        const int64_t item = first_item + s;
-        ReadTokens<R1>(p.tokens, RowOfItem(item), item % p.blocks * (R1 * M), R1 * M, m, M, v);
+        const unsigned item = first_item + s;
+        ReadTokens<R1>(p.tokens, RowOfItem(item), BeginOfItem(item, R1 * M), R1 * M, m, M, v);
         fft::RightAngle<R1, 1>(v);
         fft::Dft<R1, 1>(v);
         fft::Twiddle<R1, 1, true>(v, __ldg(p.first_roots + m), p.first_roots + M + m, M);
@@ -187,14 +196,14 @@ struct FftConvSteps {
   template <int R1>
   LONGWAVE_DEVICE void FirstBack() const {
     for (int i = static_cast<int>(threadIdx.x); i < count * M; i += Shape::kThreads) {
-      const int s = i / M, m = i % M;
+      const int s = SequenceOf(i, M), m = i - s * M;
       Complex v[R1];
       const Complex* from = shared + s * Shape::Row(R1 * R2) + Shape::Row(m / R3) + m % R3;
       LONGWAVE_UNROLL for (int k = 0; k < R1; ++k) v[k] = from[Shape::Row(k * R2)];
       if constexpr (kRows) {
         fft::Twiddle<R1, -1, false>(v, {}, p.first_roots + M + m, M);
         fft::Dft<R1, -1>(v);
-        Complex* to = p.rows + (first_item + s) * (R1 * M) + m;
+        Complex* to = p.rows + static_cast<int64_t>(first_item + s) * (R1 * M) + m;
         LONGWAVE_UNROLL for (int j = 0; j < R1; ++j) to[j * M] = v[j];
       } else {
         fft::Twiddle<R1, -1, true>(v, __ldg(p.first_roots + m), p.first_roots + M + m, M);
@@ -202,8 +211,8 @@ struct FftConvSteps {
         fft::RightAngle<R1, -1>(v);
         float y[R1];
         LONGWAVE_UNROLL for (int j = 0; j < R1; ++j) y[j] = v[j].x;
-        const int64_t item = first_item + s;
-        WriteTokens<R1>(p.tokens, RowOfItem(item), item % p.blocks * (R1 * M), R1 * M, m, M, y);
+        const unsigned item = first_item + s;
+        WriteTokens<R1>(p.tokens, RowOfItem(item), BeginOfItem(item, R1 * M), R1 * M, m, M, y);
       }
     }
   }
@@ -231,17 +240,16 @@ struct FftConvSteps {
   LONGWAVE_DEVICE void Third() const {
     const int rows = p.first_radix * R2, N = rows * R3;
     for (int i = static_cast<int>(threadIdx.x); i < count * rows; i += Shape::kThreads) {
-      const int s = i / rows, r = i % rows;
+      const int s = SequenceOf(i, rows), r = i - s * rows;
       Complex* at = shared + Shape::Row(i);
       Complex v[R3];
       LONGWAVE_UNROLL for (int j = 0; j < R3; ++j) v[j] = at[j];
       fft::Dft<R3, 1>(v);
       int64_t where = channel * N;
       if constexpr (kRows) {
-        const int64_t item = first_item + s, sequence = item / p.rows_of_sequence;
-        where = ((p.first_sequence + sequence) / p.batch * p.rows_of_sequence +
-                 item % p.rows_of_sequence) *
-                N;
+        const unsigned item = first_item + s, sequence = item / p.rows_of_sequence;
+        const unsigned from = p.first_channel + (p.first_batch + sequence) / p.batch;
+        where = (static_cast<int64_t>(from) * p.rows_of_sequence + item % p.rows_of_sequence) * N;
       }
       if (p.spectrum_out != nullptr) {
         Complex* out = p.spectrum_out + where + r;
@@ -283,13 +291,13 @@ template <int R2, int R3, bool kRows>
 __global__ void __launch_bounds__(FftConvShape<R2, R3>::kThreads, FftConvShape<R2, R3>::kMinBlocks)
     FftConvKernel(const FftConvParams p) {
   using Shape = FftConvShape<R2, R3>;
-  const int64_t block = blockIdx.x;
-  const int64_t channel = kRows ? 0 : block / p.groups;
-  const int64_t first = (kRows ? block : block % p.groups) * Shape::kSequences;
-  const int64_t left = p.items - first;
+  const unsigned block = blockIdx.x;
+  const unsigned channel = kRows ? 0 : block / p.groups;
+  const unsigned first = (kRows ? block : block % p.groups) * Shape::kSequences;
+  const unsigned left = p.items - first;
   const internal::FftConvSteps<R2, R3, kRows> steps{
       p, reinterpret_cast<Complex*>(gpu::DynamicShared()), channel, first,
-      left < Shape::kSequences ? static_cast<int>(left) : Shape::kSequences};
+      static_cast<int>(left < Shape::kSequences ? left : Shape::kSequences)};
   if constexpr (kRows) {
     steps.template Run<16>();
   } else {
@@ -310,13 +318,13 @@ __global__ void __launch_bounds__(FftConvShape<R2, R3>::kThreads, FftConvShape<R
 
 struct ColumnsParams {
   Tokens tokens;
-  int64_t begin, input_begin;     // token of the output's block, and of the input's
-  int64_t first_sequence, batch;  // sequences are (channel, batch)
-  int64_t R;                      // length of a row
-  int64_t tiles;                  // blocks of threads of a sequence
-  int first_radix;                // C1
-  Complex* rows;                  // (sequences, C, R)
-  float* sum;                     // null, or (sequences, N): outputs of several tap blocks
+  int64_t begin, input_begin;                  // token of the output's block, and of the input's
+  unsigned first_channel, first_batch, batch;  // sequences are (channel, batch)
+  int64_t R;                                   // length of a row
+  unsigned tiles;                              // blocks of threads of a sequence
+  int first_radix;                             // C1
+  Complex* rows;                               // (sequences, C, R)
+  float* sum;  // null, or (sequences, N): outputs of several tap blocks
   bool first_of_sum, last_of_sum;
   const Complex* inner_roots;  // (kRootRows, C2) of the transform of length C
   // (kRootRows, R): e(m/(4N)), e(m/N) to the 1, 2, 4, ...; and the same for e(m C1 / N)
@@ -360,8 +368,9 @@ struct ColumnsSteps {
   }
 
   LONGWAVE_DEVICE int64_t RowOf(int64_t sequence) const {
-    const int64_t number = p.first_sequence + sequence;
-    return number % p.batch * p.tokens.batch_stride + number / p.batch * p.tokens.channel_stride;
+    const unsigned number = p.first_batch + static_cast<unsigned>(sequence);
+    return static_cast<int64_t>(number % p.batch) * p.tokens.batch_stride +
+           static_cast<int64_t>(p.first_channel + number / p.batch) * p.tokens.channel_stride;
   }
 
   // e(m (kappa1 + 1/4) / N), kappa1 from its bits.
