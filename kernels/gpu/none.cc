@@ -4,6 +4,7 @@
 #include "kernels/embedding_cuda.h"
 #include "kernels/gemm_cuda.h"
 #include "kernels/gpu/queue.h"
+#include "kernels/long_conv_cuda.h"
 #include "kernels/ssm_conv_cuda.h"
 #include "kernels/layer_norm_cuda.h"
 #include "kernels/signal_ops_cuda.h"
@@ -89,6 +90,14 @@ absl::Status RunGluCuda(int64_t rows, int64_t width, bool accumulate, Dtype dtyp
 absl::Status RunTransposeCuda(int64_t rows, int64_t columns, Dtype x_dtype, const void* x,
                               Dtype out_dtype, void* out, int64_t stride, Stream& stream) {
   return gpu::None();
+}
+absl::Status CreateLongConvFilterCuda(const LongConvPlan& plan, const float* taps, Stream& stream,
+                                      LongConvFilter::OnDevice* filter) {
+  return None();
+}
+absl::Status RunLongConvCuda(const LongConvPlan& plan, const LongConvFilter::OnDevice& filter,
+                             const LongConvArgs& args, Stream& stream) {
+  return None();
 }
 
 }  // namespace longwave
