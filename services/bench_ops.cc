@@ -114,13 +114,15 @@ absl::Status Bench::Convolutions(int64_t length) {
   }
   absl::StatusOr<LongConvPlan> long_plan = PlanLongConv({1, H, length, length}, Device{});
   if (!long_plan.ok()) return long_plan.status();
-  const LongConvFilter long_filter = LongConvFilter::Create(*long_plan, taps.data(), stream_);
+  const absl::StatusOr<LongConvFilter> long_filter =
+      LongConvFilter::Create(*long_plan, taps.data(), stream_);
+  if (!long_filter.ok()) return long_filter.status();
   LongConvArgs long_args;
   long_args.u = u.data();
   long_args.y = y.data();
   long_args.channel_stride = length;
   const Timing long_conv =
-      Time([&] { (void)RunLongConv(*long_plan, long_filter, long_args, stream_); });
+      Time([&] { (void)RunLongConv(*long_plan, *long_filter, long_args, stream_); });
   if (Wanted("LongConv")) {
     const double n = static_cast<double>(long_plan->block);
     const double flops = static_cast<double>(H * long_plan->input_blocks) * n *

@@ -476,7 +476,9 @@ absl::Status CudaBench::Activations(Dtype dtype) {
   auto pattern = BenchPattern::Create(dtype, period, stream_);
   if (!pattern.ok()) return pattern.status();
   pattern_ = *std::move(pattern);
-  const Shape step = {64, 2048, 1}, one = {1, 128, options_.tokens};
+  const int64_t H = *options_.channels;  // 768: the step's 2048, the single sequence's 128
+  const Shape step = {64, std::max<int64_t>(1, H * 8 / 3), 1},
+              one = {1, std::max<int64_t>(1, H / 6), options_.tokens};
   int64_t count = std::max(step.count(), one.count());
   for (int64_t length : Lengths(LongConvLengths())) {
     count = std::max(count, ShapeOf(length).count());
@@ -502,9 +504,8 @@ absl::Status CudaBench::Activations(Dtype dtype) {
   for (int64_t length : Lengths(kSomeLengths)) {
     const Shape shape = ShapeOf(length);
     if (!brain) break;
-    Try("SsmConv gates", shape, dtype, [&] {
-      return Ssm("SsmConv gates", shape, SsmEvaluation::kDualForm, Variant::kGates);
-    });
+    Try("SsmConv gates", shape, dtype,
+        [&] { return Ssm("SsmConv gates", shape, SsmEvaluation::kDualForm, Variant::kGates); });
     Try("SsmConv state only", shape, dtype, [&] {
       return Ssm("SsmConv state only", shape, SsmEvaluation::kDualForm, Variant::kStateOnly);
     });
@@ -520,8 +521,8 @@ absl::Status CudaBench::Activations(Dtype dtype) {
     if (half) Try("LongConv", shape, dtype, [&] { return Long("LongConv", shape); });
   }
   if (brain) {
-    const int64_t d = *options_.channels, rows = std::min<int64_t>(65536, options_.tokens);
-    const int64_t widths[][2] = {{d, d}, {d, 4 * d}, {4 * d, d}};
+    const int64_t rows = std::min<int64_t>(65536, options_.tokens);
+    const int64_t widths[][2] = {{H, H}, {H, 4 * H}, {4 * H, H}};
     for (const auto& w : widths) {
       const std::string op = absl::StrCat("Gemm ", w[0], "x", w[1]);
       if (matmul_flops_per_second_ > 0) {
