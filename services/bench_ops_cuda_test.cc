@@ -22,7 +22,7 @@ struct Result {
   }
 };
 
-Result Run(const BenchOptions& options) {
+Result RunTiny(const BenchOptions& options) {
   Result result;
   auto queue = gpu::Queue::Open(0);
   if (!queue.ok()) return {queue.status(), {}, {}};
@@ -47,7 +47,7 @@ BenchOptions Tiny() {
 }
 
 TEST(BenchOpsCudaTest, EveryRow) {
-  const Result result = Run(Tiny());
+  const Result result = RunTiny(Tiny());
   EXPECT_TRUE(result.status.ok()) << result.status;
   EXPECT_THAT(result.ops(),
               ::testing::IsSupersetOf({"copy", "SsmConv dual", "SsmConv gates", "SsmConv fft",
@@ -71,7 +71,7 @@ TEST(BenchOpsCudaTest, OneOperatorOfOneType) {
   options.only = "SsmConv dual";
   options.lengths = {600};  // more than options.tokens: half the channels
   options.dtypes = {Dtype::kFloat32};
-  const Result result = Run(options);
+  const Result result = RunTiny(options);
   ASSERT_TRUE(result.status.ok()) << result.status;
   ASSERT_EQ(result.rows.size(), 2u);
   EXPECT_EQ(result.rows[1].op, "SsmConv dual");
@@ -83,10 +83,10 @@ TEST(BenchOpsCudaTest, OneOperatorOfOneType) {
 TEST(BenchOpsCudaTest, Refuses) {
   BenchOptions options = Tiny();
   options.only = "nonsense";
-  EXPECT_TRUE(absl::IsInvalidArgument(Run(options).status));
+  EXPECT_TRUE(absl::IsInvalidArgument(RunTiny(options).status));
   options = Tiny();
   options.tokens = 0;
-  EXPECT_TRUE(absl::IsInvalidArgument(Run(options).status));
+  EXPECT_TRUE(absl::IsInvalidArgument(RunTiny(options).status));
 }
 
 TEST(BenchCudaTest, PatternIsWhatIsOnTheDevice) {
