@@ -1,5 +1,6 @@
 // The GPU backend of a build without the CUDA toolkit: everything answers Unimplemented.
 #include "absl/strings/str_cat.h"
+#include "kernels/gpu/async.h"
 #include "kernels/gpu/queue.h"
 
 namespace longwave::gpu {
@@ -22,5 +23,17 @@ absl::Status Queue::CopyToHost(void* host, const void* device, int64_t bytes) { 
 absl::Status Queue::CopyOnDevice(void* to, const void* from, int64_t bytes) { return None(); }
 absl::Status Queue::Fill(void* device, int byte, int64_t bytes) { return None(); }
 absl::Status Queue::Synchronize() { return None(); }
+absl::StatusOr<PinnedArray> PinnedArray::Allocate(int device, int64_t bytes) { return None(); }
+PinnedArray::~PinnedArray() = default;
+absl::StatusOr<Event> Event::Create(int device) { return None(); }
+Event::~Event() = default;
+absl::Status Event::Record(Queue& queue) { return None(); }
+absl::Status Event::Wait() const { return None(); }
+absl::StatusOr<double> Event::SecondsSince(const Event& earlier) const { return None(); }
+absl::StatusOr<Graph> Graph::Capture(Queue& queue, std::function<absl::Status()> work) {
+  return None();
+}
+Graph::~Graph() = default;
+absl::Status Graph::Launch(Queue& queue) { return None(); }
 
 }  // namespace longwave::gpu
