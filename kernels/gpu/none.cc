@@ -2,6 +2,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/gpu/async.h"
 #include "kernels/gpu/queue.h"
+#include "kernels/ssm_conv_cuda.h"
 
 namespace longwave::gpu {
 namespace {
@@ -37,3 +38,23 @@ Graph::~Graph() = default;
 absl::Status Graph::Launch(Queue& queue) { return None(); }
 
 }  // namespace longwave::gpu
+
+namespace longwave {
+
+using gpu::None;
+
+absl::StatusOr<std::shared_ptr<const SsmDeviceFilter>> UploadSsmFilter(const DiagonalSsm& ssm,
+                                                                       Dtype dtype,
+                                                                       Stream& stream) {
+  return None();
+}
+absl::Status RunSsmConvCuda(const SsmConvPlan& plan, const SsmDeviceFilter& filter,
+                            const SsmConvArgs& args, Stream& stream) {
+  return None();
+}
+absl::Status RunH3MixCuda(const H3MixPlan& plan, const SsmDeviceFilter& filter,
+                          const H3MixArgs& args, Stream& stream) {
+  return None();
+}
+
+}  // namespace longwave
