@@ -3,14 +3,17 @@
 import importlib.util
 import json
 import math
+import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
+import time
 import unittest
 import xml.etree.ElementTree
 
-from support import SOURCE, CliTest
+from support import PROGRAM, SOURCE, CliTest
 
 
 def script(path):
@@ -106,6 +109,22 @@ class Bundle(CliTest):
             {"testsuites": [{"name": "Suite", "testsuite": tests[:1]}]}))
         self.assertEqual(check.summary("x", -6, fine, 1)["failed"], 1)
         self.assertEqual(check.summary("x", 0, fine, 1)["failed"], 0)
+
+    def test_programs_are_packed_and_unpacked(self):
+        check, bundle = script("tests/gpu/gpu_check.py"), script("tests/gpu/bundle.py")
+        archive = self.path("programs.tar.xz")
+        bundle.pack({"bin/one": PROGRAM, "bin/two": PROGRAM}, archive)
+        size = archive.stat().st_size
+        bundle.pack({"bin/one": PROGRAM}, archive)
+        self.assertLess(size, 1.1 * archive.stat().st_size)  # what is the same is packed once
+        check.HERE = self.folder
+        built = f"test {os.getpid()}{time.time_ns()}"
+        folder = check.unpack({"built": built})
+        self.addCleanup(shutil.rmtree, folder)
+        self.assertTrue(os.access(folder / "bin" / "one", os.X_OK))
+        self.assertEqual(subprocess.run([folder / "bin" / "one", "--version"], check=False,
+                                        stdout=subprocess.DEVNULL).returncode, 0)
+        self.assertEqual(check.unpack({"built": built}), folder)  # once
 
     def test_only_a_bundle_is_replaced(self):
         self.path("build").mkdir()

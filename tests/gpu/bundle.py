@@ -5,9 +5,9 @@ that they need on a machine with no more than NVIDIA's driver, the CUDA librarie
     tests/gpu/bundle.py [--build build] [--out gpu-bundle]
 
     gpu-check           runs the tests, then the benches (tests/gpu/gpu_check.py)
-    bin/                the programs, stripped
-    lib/                the distribution's libraries that they load; large ones as .xz, which
-                        gpu-check unpacks
+    programs.tar.xz     bin/: the programs, stripped; lib/: the distribution's libraries that they
+                        load. Each program has all kernels, so packed together they take little more
+                        than one. gpu-check unpacks them.
     tests/, examples/   golden cases and models, where the tests look for them; the peers' script
     bundle.json         the commit, and what is expected of the machine
 
@@ -24,10 +24,12 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
+import tempfile
 
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
 MOST_BYTES = 60 << 20
-PACKED_BYTES = 4 << 20  # libraries above this are packed
+WINDOW = 96 << 20  # in which the packer finds what it has seen before: a program and more
 
 DATA = ["tests/golden/*/*.json", "tests/golden/*/*.safetensors", "examples/*/*.json",
         "examples/*/*.safetensors", "examples/*.gz", "examples/*.txt", "tests/bench/gpu_peers.py"]
@@ -79,14 +81,18 @@ def libraries(programs):
     return bring, sorted(expected)
 
 
-def copy_library(path, folder, name):
-    target = folder / name
-    shutil.copyfile(path, target)  # what a link points at, under the name that is looked for
-    subprocess.run(["strip", "--strip-unneeded", str(target)], check=False, stderr=subprocess.DEVNULL)
-    if target.stat().st_size > PACKED_BYTES:
-        with lzma.open(f"{target}.xz", "wb", preset=1) as packed:
-            packed.write(target.read_bytes())
-        target.unlink()
+def pack(files, archive):
+    """files: {name in the archive: path}; stripped on the way."""
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 1, "dict_size": WINDOW}]
+    with tempfile.TemporaryDirectory() as folder, lzma.open(archive, "wb", filters=filters) as packed, \
+            tarfile.open(fileobj=packed, mode="w") as tar:
+        for name, path in files.items():
+            copy = pathlib.Path(folder) / "file"
+            shutil.copyfile(path, copy)  # what a link points at, under the name that is looked for
+            how = "--strip-all" if name.startswith("bin/") else "--strip-unneeded"
+            subprocess.run(["strip", how, str(copy)], check=True)
+            copy.chmod(0o755)
+            tar.add(copy, arcname=name)
 
 
 def git(*arguments):
@@ -100,13 +106,9 @@ def git(*arguments):
 def write_bundle(programs, out):
     """Into `out`, a new folder. Returns its size in bytes."""
     bring, expected = libraries(programs)
-    for name in ("bin", "lib"):
-        (out / name).mkdir()
-    for program in programs:
-        shutil.copy(program, out / "bin")
-        subprocess.run(["strip", "--strip-all", str(out / "bin" / program.name)], check=True)
-    for name, path in sorted(bring.items()):
-        copy_library(path, out / "lib", name)
+    files = {f"bin/{program.name}": program for program in programs}
+    files.update((f"lib/{name}", path) for name, path in sorted(bring.items()))
+    pack(files, out / "programs.tar.xz")
     for pattern in DATA:
         for path in sorted(SOURCE.glob(pattern)):
             target = out / path.relative_to(SOURCE)

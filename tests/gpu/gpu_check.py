@@ -2,7 +2,7 @@
 """Runs Longwave's GPU tests, then its benches, and writes one JSON file of both.
 
     ./gpu-check [--tests-only | --bench-only] [--sanitize] [--filter PATTERN] [--out FILE]
-    ./gpu-check --run longwave bench ops --device cuda:0    any program of bin/, with its libraries
+    ./gpu-check --run longwave bench ops --device cuda:0    any of its programs, with its libraries
     eval "$(./gpu-check --env)"                             the same for a shell or a profiler
 
 Stands in the folder that `./dev gpu-bundle` makes. Needs NVIDIA's driver, the CUDA libraries (found by
@@ -16,13 +16,13 @@ import ctypes
 import datetime
 import glob
 import json
-import lzma
 import os
 import pathlib
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 
@@ -42,21 +42,21 @@ def refuse(message):
 # ---- libraries ----
 
 
-def unpacked_libraries(about):
-    """A folder of this user's with the libraries of lib/ that are packed; the bundle stays as it is."""
+def unpack(about):
+    """The folder of this user's with the bundle's programs and libraries; the bundle stays as it is."""
     folder = pathlib.Path(tempfile.gettempdir()) / (
         f"longwave-gpu-check-{os.getuid()}-{re.sub('[^0-9]', '', about['built'])}")
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
-        refuse(f"{folder} belongs to somebody else")
-    for path in sorted((HERE / "lib").glob("*.xz")):
-        target = folder / path.stem
-        if target.exists():
-            continue
-        partial = folder / f"{path.stem}.{os.getpid()}.partial"
-        with lzma.open(path) as source, open(partial, "wb") as out:
-            shutil.copyfileobj(source, out)
-        partial.rename(target)
+    if folder.exists():
+        if folder.stat().st_uid != os.getuid():
+            refuse(f"{folder} belongs to somebody else")
+        return folder
+    partial = pathlib.Path(tempfile.mkdtemp(prefix="longwave-gpu-check-"))
+    with tarfile.open(HERE / "programs.tar.xz") as tar:
+        tar.extractall(partial, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+    try:
+        partial.rename(folder)
+    except OSError:  # another gpu-check was first
+        shutil.rmtree(partial)
     return folder
 
 
@@ -98,12 +98,12 @@ def site_packages(python):
         return []
 
 
-def environment(about):
+def environment(about, programs):
     folders, nowhere = cuda_folders(about["expected_libraries"])
     if nowhere:
         refuse(f"{', '.join(nowhere)} not found: neither by the loader, nor in /usr/local/cuda*, nor in "
                "a Python's nvidia packages")
-    paths = [unpacked_libraries(about), HERE / "lib", *folders, os.environ.get("LD_LIBRARY_PATH", "")]
+    paths = [programs / "lib", *folders, os.environ.get("LD_LIBRARY_PATH", "")]
     result = dict(os.environ, LONGWAVE_SOURCE=str(HERE))
     result["LD_LIBRARY_PATH"] = ":".join(str(path) for path in paths if path)
     return result
@@ -135,7 +135,7 @@ def machine():
 
 def run_tests(options, env):
     results = []
-    for program in sorted((HERE / "bin").glob("*_cuda_test")):
+    for program in sorted(options.programs.glob("*_cuda_test")):
         say(f"{program.name}")
         with tempfile.TemporaryDirectory() as folder:
             report = pathlib.Path(folder) / "report.json"
@@ -189,7 +189,7 @@ def run_sanitizers(options, env):
     program, results = sanitizer(), []
     # The tests leave out shapes whose only point is their size.
     env = dict(env, LONGWAVE_TEST_SMALL="1")
-    for test in sorted((HERE / "bin").glob("*_cuda_test")):
+    for test in sorted(options.programs.glob("*_cuda_test")):
         for tool in options.tools:
             say(f"{tool} over {test.name}")
             command = [program, "--tool", tool, "--error-exitcode", "99", "--print-limit", "20",
@@ -214,11 +214,11 @@ def run_sanitizers(options, env):
 # ---- benches ----
 
 
-def bench(arguments, env):
+def bench(options, arguments, env):
     """(the JSON that `longwave bench` wrote, or None; whether all went well)"""
     say("longwave bench " + " ".join(arguments))
     begin = time.monotonic()
-    run = subprocess.run([str(HERE / "bin" / "longwave"), "bench", *arguments, "--json"], env=env,
+    run = subprocess.run([str(options.programs / "longwave"), "bench", *arguments, "--json"], env=env,
                          cwd=HERE, stdout=subprocess.PIPE, check=False)
     say(f"{time.monotonic() - begin:.1f} s")
     try:
@@ -232,11 +232,11 @@ def run_benches(options, env):
     if options.filter:
         ops_arguments += ["--only", options.filter]
     found = {}
-    found["ops"], ok = bench(ops_arguments, env)
-    text = subprocess.run([str(HERE / "bin" / "longwave"), "bench", "--help"], env=env,
+    found["ops"], ok = bench(options, ops_arguments, env)
+    text = subprocess.run([str(options.programs / "longwave"), "bench", "--help"], env=env,
                           capture_output=True, text=True, check=False).stdout
     if not options.filter and re.search(r"^\s*model\b", text, re.MULTILINE):
-        found["model"], model_ok = bench(["model", "--device", options.device], env)
+        found["model"], model_ok = bench(options, ["model", "--device", options.device], env)
         ok = ok and model_ok
     return found, ok
 
@@ -256,7 +256,7 @@ def parse_arguments():
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("gpu-check.json"))
     parser.add_argument("--env", action="store_true", help="print the environment for a shell")
     parser.add_argument("--run", nargs=argparse.REMAINDER, metavar="PROGRAM",
-                        help="run a program of bin/ with its libraries")
+                        help="run one of the programs")
     options = parser.parse_args()
     if sum((options.tests_only, options.bench_only, options.sanitize)) > 1:
         parser.error("--tests-only, --bench-only and --sanitize exclude each other")
@@ -270,15 +270,18 @@ def main():
     except OSError:
         refuse(f"{HERE / 'bundle.json'} is not there: gpu-check runs in the folder that ./dev gpu-bundle "
                "makes")
-    env = environment(about)
+    options.programs = unpack(about)
+    env = environment(about, options.programs)
+    options.programs /= "bin"
     if options.env:
+        print(f"export PATH='{options.programs}':\"$PATH\"")
         for name in ("LD_LIBRARY_PATH", "LONGWAVE_SOURCE"):
             print(f"export {name}='{env[name]}'")
         return
     if options.run is not None:
-        if not options.run or not (HERE / "bin" / options.run[0]).exists():
-            refuse(f"--run: one of {', '.join(sorted(p.name for p in (HERE / 'bin').iterdir()))}")
-        program = str(HERE / "bin" / options.run[0])
+        if not options.run or not (options.programs / options.run[0]).exists():
+            refuse(f"--run: one of {', '.join(sorted(p.name for p in options.programs.iterdir()))}")
+        program = str(options.programs / options.run[0])
         os.execve(program, [program, *options.run[1:]], env)
 
     result = {"kind": "gpu-check", "commit": about["commit"], "changes": about["changes"],
