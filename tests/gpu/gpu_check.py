@@ -193,6 +193,7 @@ def run_sanitizers(options, env):
         for tool in options.tools:
             say(f"{tool} over {test.name}")
             command = [program, "--tool", tool, "--error-exitcode", "99", "--print-limit", "20",
+                       *(["--report-api-errors", "no"] if tool == "memcheck" else []),  # tests provoke some
                        str(test), "--gtest_brief=1"]
             if options.filter:
                 command.append(f"--gtest_filter={options.filter}")
