@@ -141,6 +141,97 @@ class Bundle(CliTest):
         self.assertEqual(self.path("precious/file").read_text(), "kept")
 
 
+FAKE_TORCH = """
+import contextlib, sys, types
+class Tensor:
+    shape = (1, 1, 4096)
+    def numel(self): return 1 << 20
+    def item(self): return 1e-3
+    def __getattr__(self, name): return lambda *a, **k: self
+    def __getitem__(self, key): return self
+    def __call__(self, *a, **k): return self
+for op in ("mul", "rmul", "matmul", "sub", "truediv"):
+    setattr(Tensor, f"__{op}__", lambda self, other: self)
+class Event:
+    def __init__(self, enable_timing): assert enable_timing
+    def record(self): pass
+    def synchronize(self): pass
+    def elapsed_time(self, other): return 2.0
+tensor = Tensor()
+empty = empty_like = randn = randn_like = randint = ones_like = dot = stack = lambda *a, **k: tensor
+Generator = device = lambda *a, **k: contextlib.nullcontext(tensor) if not k else tensor
+no_grad = inference_mode = contextlib.nullcontext
+bfloat16, float16, int8, uint8, __version__ = "bf16", "fp16", "i8", "u8", "0.0"
+cuda = types.SimpleNamespace(
+    Event=Event, is_available=lambda: True, get_device_name=lambda i: "Fake", empty_cache=lambda: None,
+    synchronize=lambda: None, get_device_properties=lambda i: types.SimpleNamespace(L2_cache_size=1))
+version = types.SimpleNamespace(cuda="0.1")
+fft = types.SimpleNamespace(rfft=lambda *a, **k: tensor, irfft=lambda *a, **k: tensor)
+class functional(types.ModuleType):
+    @staticmethod
+    def scaled_dot_product_attention(q, k, v, is_causal):
+        assert is_causal
+nn = types.ModuleType("torch.nn"); nn.functional = functional
+attention = types.ModuleType("torch.nn.attention")
+attention.sdpa_kernel = lambda backend: contextlib.nullcontext()
+attention.SDPBackend = types.SimpleNamespace(FLASH_ATTENTION=1, CUDNN_ATTENTION=2)
+sys.modules.update({"torch.nn": nn, "torch.nn.functional": functional, "torch.nn.attention": attention})
+"""
+FAKE_PROGRAM = """#!/usr/bin/env python3
+import json, sys
+if "--help" in sys.argv:
+    print("  ops   x\\n  model x")
+elif "model" in sys.argv:
+    print(json.dumps({"rows": [{"shape": "H3-1.3B", "prompt": 512, "new_tokens": 128,
+                                "tokens_per_second": 1e6}]}))
+else:
+    op = sys.argv[sys.argv.index("--only") + 1]
+    print(json.dumps({"gpu": "Fake", "version": "0", "failures": [], "rows": [
+        {"op": name, "dtype": "bfloat16", "batch": 1, "length": 4096, "channels": 768,
+         "ps_per_token_channel": 2.0, "ps_fastest": 2.0, "ps_slowest": 2.0} for name in ("copy", op)]}))
+"""
+
+
+class Peers(CliTest):
+    """The script's own way, with a torch that computes nothing."""
+
+    def test_table_and_json(self):
+        self.path("torch.py", FAKE_TORCH)
+        program = self.path("longwave", FAKE_PROGRAM)
+        program.chmod(0o755)
+        (self.folder / "transformers.py").write_text(
+            "from torch import tensor\n"
+            "GPT2Config = GPT2LMHeadModel = lambda *a, **k: tensor\n")
+        out = self.path("peers.json")
+        run = subprocess.run(
+            [sys.executable, "-B", str(SOURCE / "tests/bench/gpu_peers.py"), "--lengths", "4096,1048576",
+             "--prompts", "512", "--json", str(out), "--longwave", str(program)],
+            env=dict(os.environ, PYTHONPATH=str(self.folder)), capture_output=True, text=True, check=False)
+        self.assertEqual(run.returncode, 0, run.stderr)
+        found = json.loads(out.read_text())
+        self.assertEqual(found["kind"], "gpu-peers")
+        self.assertEqual({row["op"] for row in found["longwave"]["ops"]["rows"]},
+                         {"SsmConv dual", "H3Mix", "LongConv"})
+        peers = {(row["op"], row["length"]) for row in found["peers"] if "failed" not in row}
+        self.assertEqual(peers, {("torch.fft", 4096), ("torch.fft", 1 << 20),
+                                 ("FlashAttention-2", 4096), ("cuDNN attention", 4096)})
+        row = next(row for row in found["peers"] if row["op"] == "torch.fft")
+        self.assertAlmostEqual(row["ps_per_token_channel"], 2e9 / (768 << 20))
+        self.assertTrue(any("flashfftconv" in text for text in found["left_out"]))
+        self.assertIn("times faster: SsmConv dual bf16", run.stdout)
+        self.assertRegex(run.stdout, r"prompt 512: \d+ tokens/s; Longwave 1000000, ")
+        page = script("docs/benchmarks/gpu_page.py")
+        self.assertIn("torch.fft bf16", page.make_page(self.folder)["gpu.md"])
+
+    def test_no_such_part(self):
+        self.path("torch.py", FAKE_TORCH)
+        run = subprocess.run([sys.executable, "-B", str(SOURCE / "tests/bench/gpu_peers.py"), "--only", "x"],
+                             env=dict(os.environ, PYTHONPATH=str(self.folder)), capture_output=True,
+                             text=True, check=False)
+        self.assertEqual(run.returncode, 2)
+        self.assertIn("--only x", run.stderr)
+
+
 class Page(CliTest):
     def row(self, op, length, ps, dtype="bfloat16", **more):
         return {"op": op, "dtype": dtype, "batch": 1, "length": length, "channels": 4,
