@@ -20,4 +20,9 @@ inline const char* Name(Dtype dtype) {
   return "?";
 }
 
+// Between float32 and values of `dtype` on the host, rounding to nearest, ties to even; a value
+// beyond float16 becomes infinite.
+void FromFloats(Dtype dtype, const float* x, int64_t count, void* out);
+void ToFloats(Dtype dtype, const void* x, int64_t count, float* out);
+
 }  // namespace longwave

@@ -3,6 +3,7 @@
 #include "kernels/attention_cuda.h"
 #include "kernels/embedding_cuda.h"
 #include "kernels/gemm_cuda.h"
+#include "kernels/gpu/async.h"
 #include "kernels/gpu/queue.h"
 #include "kernels/long_conv_cuda.h"
 #include "kernels/ssm_conv_cuda.h"
@@ -34,6 +35,18 @@ absl::Status Queue::CopyRowsOnDevice(void* to, int64_t to_stride, const void* fr
 }
 absl::Status Queue::Fill(void* device, int byte, int64_t bytes) { return None(); }
 absl::Status Queue::Synchronize() { return None(); }
+absl::StatusOr<PinnedArray> PinnedArray::Allocate(int device, int64_t bytes) { return None(); }
+PinnedArray::~PinnedArray() = default;
+absl::StatusOr<Event> Event::Create(int device) { return None(); }
+Event::~Event() = default;
+absl::Status Event::Record(Queue& queue) { return None(); }
+absl::Status Event::Wait() const { return None(); }
+absl::StatusOr<double> Event::SecondsSince(const Event& earlier) const { return None(); }
+absl::StatusOr<Graph> Graph::Capture(Queue& queue, std::function<absl::Status()> work) {
+  return None();
+}
+Graph::~Graph() = default;
+absl::Status Graph::Launch(Queue& queue) { return None(); }
 
 }  // namespace longwave::gpu
 
