@@ -42,7 +42,7 @@ absl::Status SsmConvDesc::Validate() const {
 std::string SsmConvDesc::ToString() const {
   return absl::StrCat("SsmConv(batch=", batch, " channels=", channels, " length=", length,
                       " pairs=", pairs, " channels_per_filter=", channels_per_filter, " ",
-                      Name(evaluation), ")");
+                      Name(evaluation), " ", Name(dtype), ")");
 }
 
 absl::StatusOr<SsmConvPlan> PlanSsmConv(const SsmConvDesc& desc, Device device) {

@@ -21,6 +21,7 @@
 #include "absl/status/statusor.h"
 #include "kernels/aligned.h"
 #include "kernels/diagonal_ssm.h"
+#include "kernels/dtype.h"
 #include "kernels/stream.h"
 
 namespace longwave {
@@ -35,6 +36,7 @@ struct SsmConvDesc {
   int64_t pairs = 0;   // stored conjugate pairs; twice as many states
   int64_t channels_per_filter = 1;
   SsmEvaluation evaluation = SsmEvaluation::kAuto;  // force one, or let the planner choose
+  Dtype dtype = Dtype::kFloat32;                    // of u, the gates and y
 
   absl::Status Validate() const;
   std::string ToString() const;
@@ -69,10 +71,11 @@ class SsmFilter {
 
 struct SsmConvArgs {
   // (batch, channels, length): element (n, c, t) at n * batch_stride + c * channel_stride + t.
-  const float* u = nullptr;
-  const float* pre_gate = nullptr;   // null: none
-  const float* post_gate = nullptr;  // null: none
-  float* y = nullptr;                // null: the state-only pass; may be u or a gate
+  // Of desc.dtype; strides count elements.
+  const void* u = nullptr;
+  const void* pre_gate = nullptr;   // null: none
+  const void* post_gate = nullptr;  // null: none
+  void* y = nullptr;                // null: the state-only pass; may be u or a gate
   int64_t batch_stride = 0;
   int64_t channel_stride = 0;
   const float* state_in = nullptr;  // (batch, channels, 2, pairs); null: zero
