@@ -114,6 +114,12 @@ LONGWAVE_DEVICE void MmaTf32(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
+// To the nearest tf32, as MmaTf32 takes it; NaN stays NaN.
+LONGWAVE_DEVICE uint32_t ToTf32(float x) {
+  uint32_t bits;
+  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
+  return bits & 0xffffe000u;
+}
 
 // 16 bytes that are read once: past the first-level cache's lines of others.
 LONGWAVE_DEVICE uint4 LoadStreaming(const void* p) { return __ldcs(static_cast<const uint4*>(p)); }

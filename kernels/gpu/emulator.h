@@ -97,6 +97,11 @@ inline void CopyAsyncWait() {}
 void Mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, __nv_bfloat16);
 void Mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, __half);
 void MmaTf32(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
+inline uint32_t ToTf32(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, 4);
+  return x == x ? (bits + 0x1000u) & 0xffffe000u : 0x7fc00000u;
+}
 
 inline uint4 LoadStreaming(const void* p) { return *static_cast<const uint4*>(p); }
 inline void StoreStreaming(void* p, uint4 value) { *static_cast<uint4*>(p) = value; }

@@ -1,6 +1,7 @@
 // The GPU backend of a build without the CUDA toolkit: everything answers Unimplemented.
 #include "absl/strings/str_cat.h"
 #include "kernels/gpu/queue.h"
+#include "kernels/ssm_fft_cuda.h"
 
 namespace longwave::gpu {
 namespace {
@@ -24,3 +25,19 @@ absl::Status Queue::Fill(void* device, int byte, int64_t bytes) { return None();
 absl::Status Queue::Synchronize() { return None(); }
 
 }  // namespace longwave::gpu
+
+namespace longwave {
+
+bool IsSsmFftCudaBlock(int64_t block) { return false; }
+int64_t SsmFftCudaBlock(int64_t length) { return 0; }
+absl::StatusOr<std::shared_ptr<const SsmFftDeviceFilter>> UploadSsmFft(const DiagonalSsm& ssm,
+                                                                       int64_t block, Dtype dtype,
+                                                                       Stream& stream) {
+  return gpu::None();
+}
+absl::Status RunSsmConvFftCuda(const SsmConvPlan& plan, const SsmFftDeviceFilter& filter,
+                               const SsmConvArgs& args, Stream& stream) {
+  return gpu::None();
+}
+
+}  // namespace longwave
