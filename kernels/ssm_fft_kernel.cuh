@@ -15,14 +15,15 @@
 //
 // Transforms as matrix products. With t = R t1 + t2, f = f1 + R f2 and F[j][k] = e(-jk/R), a
 // transform is two products with F and one multiplication by twiddles between them. Every step of
-// the walk is rows of a matrix times a constant matrix, and a warp has 16 of the R rows:
+// the walk is rows of a matrix times a constant matrix; two warps have 16 of the R rows, and half
+// of the columns each:
 //
 //   1  rows t2   w (t1 -> f1) F, times twiddle[t2][f1]        and S (t1 -> modes)
 //   2  rows f1     (t2 -> f2) F, times spectrum[f1][f2]
 //   3  rows f1     (f2 -> t2) conj F, times untwiddle[f1][t2]
 //   4  rows t2     (f1 -> t1) conj F                          and states (modes -> t1)
 //
-// 1 and 2, 3 and 4 meet in shared memory, where a plane of real and one of imaginary parts stay.
+// Between them the numbers stand in shared memory, a plane of real and one of imaginary parts.
 // The state rides along in the products that are there anyway, since a^(R t1 + t2) is a product:
 //   S[n]          = sum_t2 (b a^(R-1-t2)) sum_t1 w[t1][t2] a^(R(R-1-t1))   columns of product 1
 //   y[t1][t2]    += 2 Re sum_n (c a^(t2+1) x)_n a_n^(R t1)                 rows of product 4
@@ -45,13 +46,19 @@ using gpu::WarpOfBlock;
 template <int R>
 struct SsmFftShape {
   static constexpr int kBlock = R * R;
-  static constexpr int kThreads = 2 * R;
-  static constexpr int kWarps = R / 16;
-  static constexpr int kTiles = R / 8;
+  static constexpr int kThreads = 4 * R;
+  static constexpr int kRowTiles = R / 16;  // of 16 rows, two warps each
+  static constexpr int kTiles = R / 8;      // of 8 columns, or of 8 terms of a sum
+  static constexpr int kColumns = R / 16;   // column tiles of a warp
   // Floats of a plane's row: 8 modulo the 32 banks, so that fragments are read without conflicts
   // along rows and along columns.
   static constexpr int kRow = R + 8;
-  static constexpr int kBlocksPerSm = R == 64 ? 3 : R == 32 ? 8 : 16;
+  static constexpr int kBlocksPerSm = 128 / R;  // for 128 registers a thread
+};
+
+// A warp's 16 rows, and its first column tile.
+struct SsmFftPart {
+  int row, column;
 };
 
 // Where the constants of `filters` filters stand, in floats of one array. Complex numbers are re,
@@ -80,8 +87,8 @@ struct SsmFftLayout {
   constexpr int64_t filter_stride() const { return carry() + 12 * modes(); }
   constexpr int64_t size(int64_t filters) const { return filter() + filters * filter_stride(); }
 
-  // Shared memory of a block: F, two planes, and complex numbers for each mode: sums of each warp
-  // for A and B, corrected states before A and B, the state, the tail's sum.
+  // Shared memory of a block: F, two planes, and complex numbers for each mode: sums of each
+  // row tile for A and B, corrected states before A and B, the state, the tail's sum.
   constexpr int64_t shared_bytes() const {
     return 4 * (2 * R * R + 2 * R * (R + 8)) + 8 * modes() * (2 * (R / 16) + 4);
   }
@@ -182,21 +189,21 @@ LONGWAVE_DEVICE SsmFftLeft<kSplit> SsmFftRead(const float* plane, int row, int k
   return left;
 }
 
-// A warp's 16 rows of R complex sums, as MmaTf32 leaves them: [column tile][re, im][].
+// A warp's complex sums, as MmaTf32 leaves them: [column tile][re, im][].
 template <int R>
-using SsmFftSums = float[SsmFftShape<R>::kTiles][2][4];
+using SsmFftSums = float[SsmFftShape<R>::kColumns][2][4];
 
 // sums += rows of (re, im) times F, or its conjugate.
 template <bool kSplit, int R, bool kTransposed, bool kInverse>
-LONGWAVE_DEVICE void SsmFftTransform(const float* re, const float* im, const float4* dft, int row,
-                                     SsmFftSums<R>& sums) {
+LONGWAVE_DEVICE void SsmFftTransform(const float* re, const float* im, const float4* dft,
+                                     SsmFftPart part, SsmFftSums<R>& sums) {
   constexpr int kTiles = SsmFftShape<R>::kTiles;
-  for (int k = 0; k < kTiles; ++k) {
-    const auto real = SsmFftRead<kSplit, R, kTransposed>(re, row, k);
-    const auto imag = SsmFftRead<kSplit, R, kTransposed>(im, row, k);
+  LONGWAVE_UNROLL_BY(1) for (int k = 0; k < kTiles; ++k) {
+    const auto real = SsmFftRead<kSplit, R, kTransposed>(re, part.row, k);
+    const auto imag = SsmFftRead<kSplit, R, kTransposed>(im, part.row, k);
     const auto minus = imag.Minus();
-    LONGWAVE_UNROLL for (int n = 0; n < kTiles; ++n) {
-      const float4 f = dft[(k * kTiles + n) * gpu::kWarp + Lane()];
+    LONGWAVE_UNROLL for (int n = 0; n < SsmFftShape<R>::kColumns; ++n) {
+      const float4 f = dft[(k * kTiles + part.column + n) * gpu::kWarp + Lane()];
       const SsmFftRight<kSplit> cosine(f.x, f.y);
       const SsmFftRight<kSplit> sine(kInverse ? -f.z : f.z, kInverse ? -f.w : f.w);
       SsmFftMultiply(sums[n][0], real, cosine, minus, sine);
@@ -207,13 +214,13 @@ LONGWAVE_DEVICE void SsmFftTransform(const float* re, const float* im, const flo
 
 // Rows of the planes = sums times a complex (R, R) table, element by element.
 template <int R>
-LONGWAVE_DEVICE void SsmFftWriteTimes(const SsmFftSums<R>& sums, const float* table, int row,
-                                      float* re, float* im) {
+LONGWAVE_DEVICE void SsmFftWriteTimes(const SsmFftSums<R>& sums, const float* table,
+                                      SsmFftPart part, float* re, float* im) {
   constexpr int kRow = SsmFftShape<R>::kRow;
   const int g = Lane() / 4, q = Lane() % 4;
-  LONGWAVE_UNROLL for (int n = 0; n < SsmFftShape<R>::kTiles; ++n) {
+  LONGWAVE_UNROLL for (int n = 0; n < SsmFftShape<R>::kColumns; ++n) {
     LONGWAVE_UNROLL for (int h = 0; h < 2; ++h) {
-      const int r = row + g + 8 * h, c = 8 * n + 2 * q;
+      const int r = part.row + g + 8 * h, c = 8 * (part.column + n) + 2 * q;
       const float4 f = __ldg(reinterpret_cast<const float4*>(table + 2 * (r * R + c)));
       const float a0 = sums[n][0][2 * h], b0 = sums[n][1][2 * h];
       const float a1 = sums[n][0][2 * h + 1], b1 = sums[n][1][2 * h + 1];
@@ -225,13 +232,14 @@ LONGWAVE_DEVICE void SsmFftWriteTimes(const SsmFftSums<R>& sums, const float* ta
 
 // Columns of the planes = sums.
 template <int R>
-LONGWAVE_DEVICE void SsmFftWriteTransposed(const SsmFftSums<R>& sums, int row, float* re,
+LONGWAVE_DEVICE void SsmFftWriteTransposed(const SsmFftSums<R>& sums, SsmFftPart part, float* re,
                                            float* im) {
   constexpr int kRow = SsmFftShape<R>::kRow;
   const int g = Lane() / 4, q = Lane() % 4;
-  LONGWAVE_UNROLL for (int n = 0; n < SsmFftShape<R>::kTiles; ++n) {
+  LONGWAVE_UNROLL for (int n = 0; n < SsmFftShape<R>::kColumns; ++n) {
     LONGWAVE_UNROLL for (int i = 0; i < 4; ++i) {
-      const int at = (8 * n + 2 * q + i % 2) * kRow + row + g + i / 2 * 8;
+      const int c = 8 * (part.column + n) + 2 * q + i % 2;
+      const int at = c * kRow + part.row + g + i / 2 * 8;
       re[at] = sums[n][0][i];
       im[at] = sums[n][1][i];
     }
@@ -240,22 +248,23 @@ LONGWAVE_DEVICE void SsmFftWriteTransposed(const SsmFftSums<R>& sums, int row, f
 
 // ---- State -----------------------------------------------------------------------------------
 
-// What this warp's 16 rows t2 add to the states of both blocks: sums (2, modes).
+// What 16 rows t2 add to the states of both blocks: sums (2, modes), every other tile of modes.
 template <bool kSplit, int R>
 LONGWAVE_DEVICE void SsmFftStateSums(const float* re, const float* im, const SsmFftLayout& layout,
-                                     const float* filter, int row, float2* sums) {
+                                     const float* filter, SsmFftPart part, float2* sums) {
   constexpr int kTiles = SsmFftShape<R>::kTiles;
   const int g = Lane() / 4, q = Lane() % 4;
   const int modes = static_cast<int>(layout.modes());
   const auto* columns = reinterpret_cast<const float4*>(filter + layout.sum_columns());
   const float* rows = filter + layout.sum_rows();
-  for (int m = 0; m < static_cast<int>(layout.mode_tiles); ++m) {
+  LONGWAVE_UNROLL_BY(1)
+  for (int m = part.column == 0 ? 0 : 1; m < static_cast<int>(layout.mode_tiles); m += 2) {
     float h[2][2][4] = {};  // [block][re, im]
-    for (int k = 0; k < kTiles; ++k) {
+    LONGWAVE_UNROLL_BY(2) for (int k = 0; k < kTiles; ++k) {
       const float4 f = __ldg(columns + (m * kTiles + k) * gpu::kWarp + Lane());
       const SsmFftRight<kSplit> real(f.x, f.y), imag(f.z, f.w);
-      const auto a = SsmFftRead<kSplit, R, true>(re, row, k);
-      const auto b = SsmFftRead<kSplit, R, true>(im, row, k);
+      const auto a = SsmFftRead<kSplit, R, true>(re, part.row, k);
+      const auto b = SsmFftRead<kSplit, R, true>(im, part.row, k);
       SsmFftMultiply(h[0][0], a, real);
       SsmFftMultiply(h[0][1], a, imag);
       SsmFftMultiply(h[1][0], b, real);
@@ -263,7 +272,7 @@ LONGWAVE_DEVICE void SsmFftStateSums(const float* re, const float* im, const Ssm
     }
     float s[8] = {};  // [block][mode][re, im]
     LONGWAVE_UNROLL for (int i = 0; i < 2; ++i) {
-      const int at = 2 * ((row + g + 8 * i) * modes + 8 * m + 2 * q);
+      const int at = 2 * ((part.row + g + 8 * i) * modes + 8 * m + 2 * q);
       const float4 f = __ldg(reinterpret_cast<const float4*>(rows + at));
       LONGWAVE_UNROLL for (int b = 0; b < 2; ++b) {
         const float x0 = h[b][0][2 * i], y0 = h[b][1][2 * i];
@@ -292,16 +301,16 @@ LONGWAVE_DEVICE void SsmFftStateSums(const float* re, const float* im, const Ssm
 // a right operand are modes 0, 2, 4, 6, 1, 3, 5, 7 of a tile, so that a lane's two are neighbours.
 template <bool kSplit, int R>
 LONGWAVE_DEVICE void SsmFftStateOutputs(const float2* states, const SsmFftLayout& layout,
-                                        const float* filter, int row, SsmFftSums<R>& sums) {
+                                        const float* filter, SsmFftPart part, SsmFftSums<R>& sums) {
   constexpr int kTiles = SsmFftShape<R>::kTiles;
   const int g = Lane() / 4, q = Lane() % 4;
   const int modes = static_cast<int>(layout.modes());
   const auto* columns = reinterpret_cast<const float4*>(filter + layout.state_columns());
   const float* rows = filter + layout.state_rows();
-  for (int m = 0; m < static_cast<int>(layout.mode_tiles); ++m) {
+  LONGWAVE_UNROLL_BY(1) for (int m = 0; m < static_cast<int>(layout.mode_tiles); ++m) {
     SsmFftLeft<kSplit> real[2], imag[2];  // [block]
     LONGWAVE_UNROLL for (int i = 0; i < 2; ++i) {
-      const int at = 2 * ((row + g + 8 * i) * modes + 8 * m + 2 * q);
+      const int at = 2 * ((part.row + g + 8 * i) * modes + 8 * m + 2 * q);
       const float4 f = __ldg(reinterpret_cast<const float4*>(rows + at));
       LONGWAVE_UNROLL for (int b = 0; b < 2; ++b) {
         const float2 x0 = states[b * modes + 8 * m + 2 * q];
@@ -312,8 +321,8 @@ LONGWAVE_DEVICE void SsmFftStateOutputs(const float2* states, const SsmFftLayout
         imag[b].Set(i + 2, f.z * x1.y + f.w * x1.x);
       }
     }
-    LONGWAVE_UNROLL for (int n = 0; n < kTiles; ++n) {
-      const float4 f = __ldg(columns + (m * kTiles + n) * gpu::kWarp + Lane());
+    LONGWAVE_UNROLL for (int n = 0; n < SsmFftShape<R>::kColumns; ++n) {
+      const float4 f = __ldg(columns + (m * kTiles + part.column + n) * gpu::kWarp + Lane());
       const SsmFftRight<kSplit> re(f.x, f.y), minus_im(f.z, f.w);
       LONGWAVE_UNROLL for (int b = 0; b < 2; ++b) {
         SsmFftMultiply(sums[n][b], real[b], re, imag[b], minus_im);
@@ -365,10 +374,11 @@ LONGWAVE_DEVICE void SsmFftLoad(const SsmFftParams& p, int64_t begin, int count,
   const T* u = static_cast<const T*>(p.u) + (begin - pad);
   const T* gate =
       p.pre_gate == nullptr ? nullptr : static_cast<const T*>(p.pre_gate) + (begin - pad);
-  const float* weights = p.constants + p.layout.weights();
+  const float* weights = p.constants + SsmFftLayout{R, 0}.weights();
   const bool aligned = p.aligned && pad % kVector == 0;
-  LONGWAVE_UNROLL for (int i = 0; i < Shape::kBlock / (Shape::kThreads * kVector); ++i) {
-    const int t = (i * Shape::kThreads + static_cast<int>(threadIdx.x)) * kVector;
+  LONGWAVE_UNROLL_BY(2)
+  for (int t = static_cast<int>(threadIdx.x) * kVector; t < Shape::kBlock;
+       t += Shape::kThreads * kVector) {
     float w[kVector];
     if (aligned && t >= pad && t + kVector <= pad + count) {
       SsmFftUnpack<T>(gpu::LoadStreaming(u + t), w);
@@ -401,9 +411,10 @@ LONGWAVE_DEVICE void SsmFftStore(const SsmFftParams& p, int64_t begin, int count
   constexpr int kVector = 16 / sizeof(T);
   T* y = static_cast<T*>(p.y) + begin;
   const T* gate = p.post_gate == nullptr ? nullptr : static_cast<const T*>(p.post_gate) + begin;
-  const float* weights = p.constants + p.layout.weights() + R;
-  LONGWAVE_UNROLL for (int i = 0; i < Shape::kBlock / (Shape::kThreads * kVector); ++i) {
-    const int t = (i * Shape::kThreads + static_cast<int>(threadIdx.x)) * kVector;
+  const float* weights = p.constants + SsmFftLayout{R, 0}.weights() + R;
+  LONGWAVE_UNROLL_BY(2)
+  for (int t = static_cast<int>(threadIdx.x) * kVector; t < Shape::kBlock;
+       t += Shape::kThreads * kVector) {
     const float weight = __ldg(weights + t / R);
     const float* from = plane + t / R * Shape::kRow + t % R;
     float out[kVector];
@@ -440,7 +451,7 @@ __global__ void __launch_bounds__(SsmFftShape<R>::kThreads, SsmFftShape<R>::kBlo
     SsmFftKernel(const SsmFftParams p) {
   using Shape = SsmFftShape<R>;
   constexpr int kBlock = Shape::kBlock;
-  const SsmFftLayout& layout = p.layout;
+  const SsmFftLayout layout{R, p.layout.mode_tiles};  // R a constant
   const int64_t entry = blockIdx.x % p.batch, channel = blockIdx.x / p.batch;
   const int64_t offset = entry * p.batch_stride + channel * p.channel_stride;
   const int64_t state_offset = (entry * p.channels + channel) * 2 * p.pairs;
@@ -448,20 +459,21 @@ __global__ void __launch_bounds__(SsmFftShape<R>::kThreads, SsmFftShape<R>::kBlo
       p.constants + layout.filter() + channel / p.channels_per_filter * layout.filter_stride();
   const auto* carry = reinterpret_cast<const double2*>(filter + layout.carry());
   const int modes = static_cast<int>(layout.modes());
-  const int thread = static_cast<int>(threadIdx.x), row = 16 * WarpOfBlock();
+  const int thread = static_cast<int>(threadIdx.x), warp = WarpOfBlock();
+  const SsmFftPart part{warp / 2 * 16, warp % 2 * Shape::kColumns};
 
   auto* dft = reinterpret_cast<float4*>(gpu::DynamicShared());
   float* re = reinterpret_cast<float*>(dft + R * R / 2);
   float* im = re + R * Shape::kRow;
-  auto* sums = reinterpret_cast<float2*>(im + R * Shape::kRow);  // (warps, 2, modes)
-  float2* before = sums + Shape::kWarps * 2 * modes;             // (2, modes)
+  auto* sums = reinterpret_cast<float2*>(im + R * Shape::kRow);  // (row tiles, 2, modes)
+  float2* before = sums + Shape::kRowTiles * 2 * modes;          // (2, modes)
   float2* state = before + 2 * modes;                            // (modes)
   float2* tail = state + modes;                                  // (modes)
-  float2* my_sums = sums + WarpOfBlock() * 2 * modes;
+  float2* my_sums = sums + warp / 2 * 2 * modes;
   const auto sum_of = [&](int b, int n) {
     double2 sum = {0, 0};
-    LONGWAVE_UNROLL for (int w = 0; w < Shape::kWarps; ++w) {
-      const float2 s = sums[(2 * w + b) * modes + n];
+    LONGWAVE_UNROLL for (int i = 0; i < Shape::kRowTiles; ++i) {
+      const float2 s = sums[(2 * i + b) * modes + n];
       sum.x += s.x;
       sum.y += s.y;
     }
@@ -471,41 +483,42 @@ __global__ void __launch_bounds__(SsmFftShape<R>::kThreads, SsmFftShape<R>::kBlo
   for (int i = thread; i < R * R / 2; i += Shape::kThreads) {
     dft[i] = __ldg(reinterpret_cast<const float4*>(p.constants + layout.dft()) + i);
   }
-  for (int n = thread; n < modes; n += Shape::kThreads) {
+  LONGWAVE_UNROLL_BY(1) for (int n = thread; n < modes; n += Shape::kThreads) {
     const bool stored = p.state_in != nullptr && n < p.pairs;
     state[n] = {stored ? p.state_in[state_offset + n] : 0.0f,
                 stored ? p.state_in[state_offset + p.pairs + n] : 0.0f};
   }
 
-  const int64_t whole = p.length / kBlock;
+  const int whole = static_cast<int>(p.length / kBlock);
   const int rest = static_cast<int>(p.length % kBlock);
   if (rest > 0 && p.state_out != nullptr) {
-    SsmFftLoad<T, R>(p, offset + whole * kBlock, rest, kBlock - rest, re);
-    SsmFftLoad<T, R>(p, offset, 0, 0, im);
+    LONGWAVE_UNROLL_BY(1) for (int b = 0; b < 2; ++b) {
+      SsmFftLoad<T, R>(p, offset + int64_t{whole} * kBlock, b == 0 ? rest : 0, kBlock - rest,
+                       re + b * (im - re));
+    }
     gpu::SyncBlock();
-    SsmFftStateSums<kSplit, R>(re, im, layout, filter, row, my_sums);
+    SsmFftStateSums<kSplit, R>(re, im, layout, filter, part, my_sums);
     gpu::SyncBlock();
-    for (int n = thread; n < modes; n += Shape::kThreads) {
+    LONGWAVE_UNROLL_BY(1) for (int n = thread; n < modes; n += Shape::kThreads) {
       const double2 sum = sum_of(0, n);
       tail[n] = {static_cast<float>(sum.x), static_cast<float>(sum.y)};
     }
   }
 
-  const int64_t blocks = p.y == nullptr || rest == 0 ? whole : whole + 1;
-  const auto tokens = [&](int64_t block) {
+  const int blocks = p.y == nullptr || rest == 0 ? whole : whole + 1;
+  const auto tokens = [&](int block) {
     return static_cast<int>(block < whole ? kBlock : block < blocks ? rest : 0);
   };
-  for (int64_t block = 0; block < blocks; block += 2) {
-    const int64_t begin = offset + block * kBlock;
-    SsmFftLoad<T, R>(p, begin, tokens(block), 0, re);
-    SsmFftLoad<T, R>(p, begin + kBlock, tokens(block + 1), 0, im);
+  for (int block = 0; block < blocks; block += 2) {
+    const int64_t begin = offset + int64_t{block} * kBlock;
+    LONGWAVE_UNROLL_BY(1) for (int b = 0; b < 2; ++b) {
+      SsmFftLoad<T, R>(p, begin + b * kBlock, tokens(block + b), 0, re + b * (im - re));
+    }
     gpu::SyncBlock();
 
-    SsmFftStateSums<kSplit, R>(re, im, layout, filter, row, my_sums);
-    SsmFftSums<R> rows = {};
-    if (p.y != nullptr) SsmFftTransform<kSplit, R, true, false>(re, im, dft, row, rows);
+    SsmFftStateSums<kSplit, R>(re, im, layout, filter, part, my_sums);
     gpu::SyncBlock();
-    for (int n = thread; n < modes; n += Shape::kThreads) {
+    LONGWAVE_UNROLL_BY(1) for (int n = thread; n < modes; n += Shape::kThreads) {
       const double2 over_block = carry[modes + n], wrap = carry[2 * modes + n];
       double2 x = {state[n].x, state[n].y};
       LONGWAVE_UNROLL for (int b = 0; b < 2; ++b) {
@@ -522,32 +535,38 @@ __global__ void __launch_bounds__(SsmFftShape<R>::kThreads, SsmFftShape<R>::kBlo
     }
     if (p.y == nullptr) continue;  // the next tokens arrive before anybody reads or sums again
 
-    SsmFftWriteTimes<R>(rows, p.constants + layout.twiddle(), row, re, im);
+    {
+      SsmFftSums<R> columns = {};
+      SsmFftTransform<kSplit, R, true, false>(re, im, dft, part, columns);
+      gpu::SyncBlock();
+      SsmFftWriteTimes<R>(columns, p.constants + layout.twiddle(), part, re, im);
+    }
     gpu::SyncBlock();
     {
       SsmFftSums<R> spectrum = {};
-      SsmFftTransform<kSplit, R, true, false>(re, im, dft, row, spectrum);
+      SsmFftTransform<kSplit, R, true, false>(re, im, dft, part, spectrum);
       gpu::SyncBlock();
-      SsmFftWriteTimes<R>(spectrum, filter + layout.spectrum(), row, re, im);
+      SsmFftWriteTimes<R>(spectrum, filter + layout.spectrum(), part, re, im);
     }
-    gpu::SyncWarp();
+    gpu::SyncBlock();
     {
       SsmFftSums<R> back = {};
-      SsmFftTransform<kSplit, R, false, true>(re, im, dft, row, back);
-      gpu::SyncWarp();
-      SsmFftWriteTimes<R>(back, p.constants + layout.untwiddle(), row, re, im);
+      SsmFftTransform<kSplit, R, false, true>(re, im, dft, part, back);
+      gpu::SyncBlock();
+      SsmFftWriteTimes<R>(back, p.constants + layout.untwiddle(), part, re, im);
     }
     gpu::SyncBlock();
     {
       SsmFftSums<R> out = {};
-      SsmFftStateOutputs<kSplit, R>(before, layout, filter, row, out);
-      SsmFftTransform<kSplit, R, true, true>(re, im, dft, row, out);
+      SsmFftStateOutputs<kSplit, R>(before, layout, filter, part, out);
+      SsmFftTransform<kSplit, R, true, true>(re, im, dft, part, out);
       gpu::SyncBlock();
-      SsmFftWriteTransposed<R>(out, row, re, im);
+      SsmFftWriteTransposed<R>(out, part, re, im);
     }
     gpu::SyncBlock();
-    SsmFftStore<T, R>(p, begin, tokens(block), re);
-    SsmFftStore<T, R>(p, begin + kBlock, tokens(block + 1), im);
+    LONGWAVE_UNROLL_BY(1) for (int b = 0; b < 2; ++b) {
+      SsmFftStore<T, R>(p, begin + b * kBlock, tokens(block + b), re + b * (im - re));
+    }
     gpu::SyncBlock();
   }
 

@@ -25,6 +25,8 @@ constexpr int kWarp = 32;
 #ifndef LONGWAVE_EMULATE
 #define LONGWAVE_DEVICE __device__ __forceinline__
 #define LONGWAVE_UNROLL _Pragma("unroll")
+#define LONGWAVE_PRAGMA(x) _Pragma(#x)
+#define LONGWAVE_UNROLL_BY(n) LONGWAVE_PRAGMA(unroll n)
 
 LONGWAVE_DEVICE int Lane() { return static_cast<int>(threadIdx.x) % kWarp; }
 LONGWAVE_DEVICE int WarpOfBlock() { return static_cast<int>(threadIdx.x) / kWarp; }

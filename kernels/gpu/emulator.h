@@ -18,6 +18,7 @@
 
 #define LONGWAVE_DEVICE inline
 #define LONGWAVE_UNROLL
+#define LONGWAVE_UNROLL_BY(n)
 
 #undef __launch_bounds__
 #define __launch_bounds__(...)
