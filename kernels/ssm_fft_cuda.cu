@@ -240,9 +240,10 @@ absl::Status RunSsmConvFftCuda(const SsmConvPlan& plan, const SsmFftDeviceFilter
                      " tokens; the filter has ", filter.filters, " filters of ", filter.pairs,
                      " pairs for blocks of ", filter.block, " tokens of ", Name(filter.dtype)));
   }
-  if (desc.batch > ((int64_t{1} << 31) - 1) / desc.channels) {
+  constexpr int64_t kMost = (int64_t{1} << 31) - 1;
+  if (desc.batch > kMost / desc.channels || desc.length / plan.block > kMost - 2) {
     return absl::InvalidArgumentError(
-        absl::StrCat(desc.ToString(), ": batch x channels does not fit a grid"));
+        absl::StrCat(desc.ToString(), ": batch x channels, or the blocks, are 2^31 or more"));
   }
   SsmFftParams params;
   params.u = args.u;
@@ -251,12 +252,12 @@ absl::Status RunSsmConvFftCuda(const SsmConvPlan& plan, const SsmFftDeviceFilter
   params.y = args.y;
   params.state_in = args.state_in;
   params.state_out = args.state_out;
-  params.batch = desc.batch;
-  params.channels = desc.channels;
+  params.batch = static_cast<int>(desc.batch);
+  params.channels = static_cast<int>(desc.channels);
   params.length = desc.length;
   params.batch_stride = args.batch_stride;
   params.channel_stride = args.channel_stride;
-  params.channels_per_filter = desc.channels_per_filter;
+  params.channels_per_filter = static_cast<int>(desc.channels_per_filter);
   params.pairs = static_cast<int>(desc.pairs);
   params.layout = LayoutOf(desc.pairs, plan.block);
   params.constants = filter.constants.as<float>();

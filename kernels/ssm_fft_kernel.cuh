@@ -99,8 +99,8 @@ struct SsmFftParams {
   void* y;                               // null: the state alone
   const float* state_in;                 // null: zero
   float* state_out;                      // null: not wanted
-  int64_t batch, channels, length, batch_stride, channel_stride, channels_per_filter;
-  int pairs;
+  int64_t length, batch_stride, channel_stride;
+  int batch, channels, channels_per_filter, pairs;
   bool aligned;  // all rows of all arrays to 16 bytes
   SsmFftLayout layout;
   const float* constants;
@@ -375,24 +375,32 @@ LONGWAVE_DEVICE void SsmFftLoad(const SsmFftParams& p, int64_t begin, int count,
   const T* gate =
       p.pre_gate == nullptr ? nullptr : static_cast<const T*>(p.pre_gate) + (begin - pad);
   const float* weights = p.constants + SsmFftLayout{R, 0}.weights();
-  const bool aligned = p.aligned && pad % kVector == 0;
+  const auto token = [&](int t) {
+    float w = 0;
+    if (t >= pad && t < pad + count) {
+      w = gpu::ToFloat(u[t]);
+      if (gate != nullptr) w *= gpu::ToFloat(gate[t]);
+    }
+    plane[t / R * Shape::kRow + t % R] = w * __ldg(weights + t / R);
+  };
+  const int thread = static_cast<int>(threadIdx.x);
+  if (!p.aligned || pad % kVector != 0) {
+    LONGWAVE_UNROLL_BY(4)
+    for (int t = thread; t < Shape::kBlock; t += Shape::kThreads) token(t);
+    return;
+  }
   LONGWAVE_UNROLL_BY(2)
-  for (int t = static_cast<int>(threadIdx.x) * kVector; t < Shape::kBlock;
-       t += Shape::kThreads * kVector) {
+  for (int t = thread * kVector; t < Shape::kBlock; t += Shape::kThreads * kVector) {
+    if (t < pad || t + kVector > pad + count) {
+      LONGWAVE_UNROLL_BY(1) for (int j = 0; j < kVector; ++j) token(t + j);
+      continue;
+    }
     float w[kVector];
-    if (aligned && t >= pad && t + kVector <= pad + count) {
-      SsmFftUnpack<T>(gpu::LoadStreaming(u + t), w);
-      if (gate != nullptr) {
-        float by[kVector];
-        SsmFftUnpack<T>(gpu::LoadStreaming(gate + t), by);
-        LONGWAVE_UNROLL for (int j = 0; j < kVector; ++j) w[j] *= by[j];
-      }
-    } else {
-      LONGWAVE_UNROLL for (int j = 0; j < kVector; ++j) {
-        const bool inside = t + j >= pad && t + j < pad + count;
-        w[j] = inside ? gpu::ToFloat(u[t + j]) : 0.0f;
-        if (inside && gate != nullptr) w[j] *= gpu::ToFloat(gate[t + j]);
-      }
+    SsmFftUnpack<T>(gpu::LoadStreaming(u + t), w);
+    if (gate != nullptr) {
+      float by[kVector];
+      SsmFftUnpack<T>(gpu::LoadStreaming(gate + t), by);
+      LONGWAVE_UNROLL for (int j = 0; j < kVector; ++j) w[j] *= by[j];
     }
     const float weight = __ldg(weights + t / R);
     float* to = plane + t / R * Shape::kRow + t % R;
@@ -412,9 +420,23 @@ LONGWAVE_DEVICE void SsmFftStore(const SsmFftParams& p, int64_t begin, int count
   T* y = static_cast<T*>(p.y) + begin;
   const T* gate = p.post_gate == nullptr ? nullptr : static_cast<const T*>(p.post_gate) + begin;
   const float* weights = p.constants + SsmFftLayout{R, 0}.weights() + R;
+  const auto token = [&](int t) {
+    float out = plane[t / R * Shape::kRow + t % R] * __ldg(weights + t / R);
+    if (gate != nullptr) out *= gpu::ToFloat(gate[t]);
+    y[t] = gpu::FromFloat<T>(out);
+  };
+  const int thread = static_cast<int>(threadIdx.x);
+  if (!p.aligned) {
+    LONGWAVE_UNROLL_BY(4)
+    for (int t = thread; t < count; t += Shape::kThreads) token(t);
+    return;
+  }
   LONGWAVE_UNROLL_BY(2)
-  for (int t = static_cast<int>(threadIdx.x) * kVector; t < Shape::kBlock;
-       t += Shape::kThreads * kVector) {
+  for (int t = thread * kVector; t < count; t += Shape::kThreads * kVector) {
+    if (t + kVector > count) {
+      LONGWAVE_UNROLL_BY(1) for (int j = t; j < count; ++j) token(j);
+      continue;
+    }
     const float weight = __ldg(weights + t / R);
     const float* from = plane + t / R * Shape::kRow + t % R;
     float out[kVector];
@@ -425,20 +447,12 @@ LONGWAVE_DEVICE void SsmFftStore(const SsmFftParams& p, int64_t begin, int count
       out[j + 2] = v.z * weight;
       out[j + 3] = v.w * weight;
     }
-    if (p.aligned && t + kVector <= count) {
-      if (gate != nullptr) {
-        float by[kVector];
-        SsmFftUnpack<T>(gpu::LoadStreaming(gate + t), by);
-        LONGWAVE_UNROLL for (int j = 0; j < kVector; ++j) out[j] *= by[j];
-      }
-      gpu::StoreStreaming(y + t, SsmFftPack<T>(out));
-    } else {
-      LONGWAVE_UNROLL for (int j = 0; j < kVector; ++j) {
-        if (t + j >= count) continue;
-        if (gate != nullptr) out[j] *= gpu::ToFloat(gate[t + j]);
-        y[t + j] = gpu::FromFloat<T>(out[j]);
-      }
+    if (gate != nullptr) {
+      float by[kVector];
+      SsmFftUnpack<T>(gpu::LoadStreaming(gate + t), by);
+      LONGWAVE_UNROLL for (int j = 0; j < kVector; ++j) out[j] *= by[j];
     }
+    gpu::StoreStreaming(y + t, SsmFftPack<T>(out));
   }
 }
 
@@ -452,9 +466,12 @@ __global__ void __launch_bounds__(SsmFftShape<R>::kThreads, SsmFftShape<R>::kBlo
   using Shape = SsmFftShape<R>;
   constexpr int kBlock = Shape::kBlock;
   const SsmFftLayout layout{R, p.layout.mode_tiles};  // R a constant
-  const int64_t entry = blockIdx.x % p.batch, channel = blockIdx.x / p.batch;
+  const int entry = static_cast<int>(blockIdx.x) % p.batch;
+  const int channel = static_cast<int>(blockIdx.x) / p.batch;
   const int64_t offset = entry * p.batch_stride + channel * p.channel_stride;
-  const int64_t state_offset = (entry * p.channels + channel) * 2 * p.pairs;
+  const auto state_at = [&](int re_or_im, int n) {  // of state_in and state_out
+    return (int64_t{entry * p.channels + channel} * 2 + re_or_im) * p.pairs + n;
+  };
   const float* filter =
       p.constants + layout.filter() + channel / p.channels_per_filter * layout.filter_stride();
   const auto* carry = reinterpret_cast<const double2*>(filter + layout.carry());
@@ -485,8 +502,8 @@ __global__ void __launch_bounds__(SsmFftShape<R>::kThreads, SsmFftShape<R>::kBlo
   }
   LONGWAVE_UNROLL_BY(1) for (int n = thread; n < modes; n += Shape::kThreads) {
     const bool stored = p.state_in != nullptr && n < p.pairs;
-    state[n] = {stored ? p.state_in[state_offset + n] : 0.0f,
-                stored ? p.state_in[state_offset + p.pairs + n] : 0.0f};
+    state[n] = {stored ? p.state_in[state_at(0, n)] : 0.0f,
+                stored ? p.state_in[state_at(1, n)] : 0.0f};
   }
 
   const int whole = static_cast<int>(p.length / kBlock);
@@ -582,8 +599,8 @@ __global__ void __launch_bounds__(SsmFftShape<R>::kThreads, SsmFftShape<R>::kBlo
       x.x += tail[n].x;
       x.y += tail[n].y;
     }
-    p.state_out[state_offset + n] = static_cast<float>(x.x);
-    p.state_out[state_offset + p.pairs + n] = static_cast<float>(x.y);
+    p.state_out[state_at(0, n)] = static_cast<float>(x.x);
+    p.state_out[state_at(1, n)] = static_cast<float>(x.y);
   }
 }
 
