@@ -190,14 +190,6 @@ absl::Status LaunchSsmFft(const SsmConvDesc& desc, const SsmFftParams& params, S
 
 }  // namespace
 
-bool IsSsmFftCudaBlock(int64_t block) { return block == 256 || block == 1024 || block == 4096; }
-
-int64_t SsmFftCudaBlock(int64_t length) {
-  // Two blocks share a transform, so a block of half the chunk wastes nothing. The larger block
-  // multiplies twice as much in its transforms and half as much between them, for the state.
-  return length <= 512 ? 256 : 1024;
-}
-
 absl::StatusOr<std::shared_ptr<const SsmFftDeviceFilter>> UploadSsmFft(const DiagonalSsm& ssm,
                                                                        int64_t block, Dtype dtype,
                                                                        Stream& stream) {

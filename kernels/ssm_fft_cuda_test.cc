@@ -2,8 +2,11 @@
 // states, splits, layouts, and states handed to and from the CPU's evaluations.
 #include "kernels/ssm_fft_cuda.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <memory>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/testing/reference.h"
@@ -203,12 +206,6 @@ class SsmFftCudaTest : public ::testing::Test {
     if (c.want_state) {
       EXPECT_TRUE(Near(out.state, expected.state, ToleranceOf(desc.dtype)));
     }
-    RecordProperty("y_error", absl::StrCat(reference::RelativeError(out.y, expected.y)));
-    if (std::getenv("SHOW_ERRORS") != nullptr) {
-      printf("%s block %d: y %.2e state %.2e\n", desc.ToString().c_str(), (int)c.block,
-             c.want_y ? reference::RelativeError(out.y, expected.y) : 0.0,
-             c.want_state ? reference::RelativeError(out.state, expected.state) : 0.0);
-    }
   }
 
   ThreadPool pool_{2};
@@ -249,8 +246,8 @@ TEST_F(SsmFftCudaTest, Blocks) {
     for (const int64_t block : {256, 1024, 4096}) {
       for (const int64_t length : {100, 4096, 8191, 65536, 100003}) {
         Case large = MakeCase(dtype, length, block, 32);
-        large.desc.batch = 3;
-        large.desc.channels = 24;
+        large.desc.batch = 2;
+        large.desc.channels = 5;
         ExpectCorrect(large, block + length);
       }
     }

@@ -53,7 +53,8 @@ struct SsmFftShape {
   // Floats of a plane's row: 8 modulo the 32 banks, so that fragments are read without conflicts
   // along rows and along columns.
   static constexpr int kRow = R + 8;
-  static constexpr int kBlocksPerSm = 128 / R;  // for 128 registers a thread
+  // At once on a multiprocessor: 80 registers a thread, or 128 where sums or operands are more.
+  static constexpr int BlocksPerSm(bool split) { return (split || R == 64 ? 128 : 192) / R; }
 };
 
 // A warp's 16 rows, and its first column tile.
@@ -461,7 +462,7 @@ LONGWAVE_DEVICE void SsmFftStore(const SsmFftParams& p, int64_t begin, int count
 // Grid: batch x channels blocks, the batch entries of one channel side by side, so that they share
 // its constants in the caches.
 template <typename T, int R, bool kSplit>
-__global__ void __launch_bounds__(SsmFftShape<R>::kThreads, SsmFftShape<R>::kBlocksPerSm)
+__global__ void __launch_bounds__(SsmFftShape<R>::kThreads, SsmFftShape<R>::BlocksPerSm(kSplit))
     SsmFftKernel(const SsmFftParams p) {
   using Shape = SsmFftShape<R>;
   constexpr int kBlock = Shape::kBlock;

@@ -28,8 +28,6 @@ absl::Status Queue::Synchronize() { return None(); }
 
 namespace longwave {
 
-bool IsSsmFftCudaBlock(int64_t block) { return false; }
-int64_t SsmFftCudaBlock(int64_t length) { return 0; }
 absl::StatusOr<std::shared_ptr<const SsmFftDeviceFilter>> UploadSsmFft(const DiagonalSsm& ssm,
                                                                        int64_t block, Dtype dtype,
                                                                        Stream& stream) {
