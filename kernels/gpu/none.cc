@@ -10,6 +10,7 @@
 #include "kernels/layer_norm_cuda.h"
 #include "kernels/signal_ops_cuda.h"
 #include "kernels/token_loss_cuda.h"
+#include "kernels/ssm_fft_cuda.h"
 
 namespace longwave::gpu {
 namespace {
@@ -111,6 +112,15 @@ absl::Status CreateLongConvFilterCuda(const LongConvPlan& plan, const float* tap
 absl::Status RunLongConvCuda(const LongConvPlan& plan, const LongConvFilter::OnDevice& filter,
                              const LongConvArgs& args, Stream& stream) {
   return None();
+}
+absl::StatusOr<std::shared_ptr<const SsmFftDeviceFilter>> UploadSsmFft(const DiagonalSsm& ssm,
+                                                                       int64_t block, Dtype dtype,
+                                                                       Stream& stream) {
+  return gpu::None();
+}
+absl::Status RunSsmConvFftCuda(const SsmConvPlan& plan, const SsmFftDeviceFilter& filter,
+                               const SsmConvArgs& args, Stream& stream) {
+  return gpu::None();
 }
 
 }  // namespace longwave
