@@ -254,9 +254,9 @@ absl::Status RunSsmConv(const SsmConvPlan& plan, const SsmFilter& filter, const 
           SsmFilterAccess::CheckDevice(filter, stream.device(), desc.dtype, desc.ToString()));
       if (plan.evaluation == SsmEvaluation::kBlockFft) {
         if (SsmFilterAccess::device_fft(filter) == nullptr) {
-          return absl::InvalidArgumentError(absl::StrCat(
-              desc.ToString(), ": the filter's FFT block of ", filter.fft_block(),
-              " tokens is none of a GPU's"));
+          return absl::InvalidArgumentError(
+              absl::StrCat(desc.ToString(), ": the filter's FFT block of ", filter.fft_block(),
+                           " tokens is none of a GPU's"));
         }
         return RunSsmConvFftCuda(plan, *SsmFilterAccess::device_fft(filter), args, stream);
       }

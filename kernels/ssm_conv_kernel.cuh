@@ -469,6 +469,13 @@ struct SsmWarp {
     }
   }
 
+  // What a later item reads, on its way to the second-level cache: thread q asks for row q.
+  LONGWAVE_DEVICE void Prefetch(const void* base, const Place& at) const {
+    if (base == nullptr || !at.whole || q >= kRows) return;
+    PrefetchToL2(Tokens(base, at, at.channel) + q * kT);
+    if (kLow) PrefetchToL2(Tokens(base, at, at.channel) + q * kT + kT / 2);
+  }
+
   LONGWAVE_DEVICE void MultiplyRows(Row<T>* rows, const Row<T>* by) const {
     LONGWAVE_UNROLL for (int i = 0; i < kRows; ++i) {
       LONGWAVE_UNROLL for (int j = 0; j < 8; ++j) {
@@ -752,6 +759,11 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kBlocks) SsmKernel(c
     move(then, kWarps - 1);
     cursor = then;
     next_at = self.At(cursor.sequence, cursor.tile, last, chained);
+    if (!Traits::kPasses && cursor.sequence < last) {
+      if (!kPrefetch) self.Prefetch(p.u, next_at);
+      self.Prefetch(p.pre_gate, next_at);
+      if (output) self.Prefetch(p.post_gate, next_at);
+    }
     // The block after the sequence's last full one stands `ahead` blocks from the group's first.
     const int ahead = at.left >> 6;
     const bool ends_here =

@@ -148,6 +148,87 @@ __global__ void __launch_bounds__(kStepWarps * 32) StepKernel(const StepParams p
   }
 }
 
+// The same for generation's usual shape, one token, one channel a head, at most 32 pairs and 64
+// taps: everything that kBatch entries need is asked for before anything is used, so that many
+// reads are under way at once.
+template <typename T>
+__global__ void __launch_bounds__(kStepWarps * 32) OneStepKernel(const StepParams p) {
+  const int64_t task = static_cast<int64_t>(blockIdx.x) * kStepWarps + WarpOfBlock();
+  const int64_t channel = task % p.heads, first = task / p.heads * kBatch;
+  if (first >= p.batch) return;
+  const int lane = Lane(), count = static_cast<int>(p.batch - first);
+  const int64_t filter = channel / p.channels_per_filter;
+
+  // The lane's pair; its taps i = lane and lane + 32, which meet the inputs i tokens ago.
+  float c[8] = {};
+  if (lane < p.pairs) {
+    LONGWAVE_UNROLL for (int i = 0; i < 8; ++i) {
+      c[i] = p.step[filter * 8 * p.pairs + i * p.pairs + lane];
+    }
+  }
+  float tap[2] = {}, bias[3] = {};
+  LONGWAVE_UNROLL for (int i = 0; i < 2; ++i) {
+    const int at = lane + 32 * i;
+    if (at < p.taps) tap[i] = p.shift_taps[channel * p.taps + at];
+  }
+  if (p.bias != nullptr) {
+    LONGWAVE_UNROLL for (int i = 0; i < 3; ++i) bias[i] = p.bias[i * p.heads + channel];
+  }
+
+  float re[kBatch], im[kBatch], past[kBatch][2], u[kBatch], gate[kBatch], k[kBatch];
+  LONGWAVE_UNROLL for (int b = 0; b < kBatch; ++b) {
+    const int64_t n = first + b, sequence = n * p.heads + channel;
+    re[b] = im[b] = past[b][0] = past[b][1] = u[b] = k[b] = 0;
+    gate[b] = 1;
+    if (b >= count) continue;
+    if (p.state_in != nullptr && lane < p.pairs) {
+      re[b] = p.state_in[sequence * 2 * p.pairs + lane];
+      im[b] = p.state_in[sequence * 2 * p.pairs + p.pairs + lane];
+    }
+    LONGWAVE_UNROLL for (int i = 0; i < 2; ++i) {
+      const int ago = lane + 32 * i;
+      if (p.halo_in != nullptr && ago > 0 && ago < p.taps) {
+        past[b][i] = p.halo_in[sequence * (p.taps - 1) + p.taps - 1 - ago];
+      }
+    }
+    const int64_t at = n * p.batch_stride + channel * p.channel_stride;
+    u[b] = ToFloat(static_cast<const T*>(p.u)[at]) + bias[2];
+    if (p.post_gate != nullptr) gate[b] = ToFloat(static_cast<const T*>(p.post_gate)[at]) + bias[0];
+    if (p.pre_gate != nullptr) k[b] = ToFloat(static_cast<const T*>(p.pre_gate)[at]) + bias[1];
+  }
+
+  LONGWAVE_UNROLL for (int b = 0; b < kBatch; ++b) {
+    if (b >= count) break;
+    const int64_t n = first + b, sequence = n * p.heads + channel;
+    float w = u[b];
+    if (p.taps > 0) {
+      if (lane == 0) past[b][0] = k[b];
+      w *= Head<T>::WarpSum(fmaf(tap[0], past[b][0], tap[1] * past[b][1]));
+      if (p.halo_out != nullptr) {
+        LONGWAVE_UNROLL for (int i = 0; i < 2; ++i) {  // one token further back
+          const int ago = lane + 32 * i;
+          if (ago < p.taps - 1) p.halo_out[sequence * (p.taps - 1) + p.taps - 2 - ago] = past[b][i];
+        }
+      }
+    } else if (p.pre_gate != nullptr) {
+      w *= k[b];
+    }
+    const float x =
+        fmaf(c[0], re[b], fmaf(-c[1], im[b], fmaf(c[2], re[b], fmaf(-c[3], im[b], c[4] * w))));
+    const float z =
+        fmaf(c[0], im[b], fmaf(c[1], re[b], fmaf(c[2], im[b], fmaf(c[3], re[b], c[5] * w))));
+    if (lane < p.pairs) {
+      p.state[sequence * 2 * p.pairs + lane] = x;
+      p.state[sequence * 2 * p.pairs + p.pairs + lane] = z;
+    }
+    const float y = Head<T>::WarpSum(fmaf(c[6], x, c[7] * z)) + p.d[filter] * w;
+    if (p.y != nullptr && lane == 0) {
+      static_cast<T*>(p.y)[n * p.batch_stride + channel * p.channel_stride] =
+          FromFloat<T>(gate[b] * y);
+    }
+  }
+}
+
 template <bool kHaloOnly>
 absl::Status LaunchStep(const std::string& sizes, Dtype dtype, const StepParams& p,
                         Stream& stream) {
@@ -156,6 +237,16 @@ absl::Status LaunchStep(const std::string& sizes, Dtype dtype, const StepParams&
   const auto launch = [&](auto kernel) {
     return gpu::Launch("step", sizes, kernel, grid, kStepWarps * 32, 0, stream.queue().stream(), p);
   };
+  if (!kHaloOnly && p.length == 1 && p.head_dim == 1 && p.pairs <= 32 && p.taps <= 64) {
+    switch (dtype) {
+      case Dtype::kFloat32:
+        return launch(OneStepKernel<float>);
+      case Dtype::kBFloat16:
+        return launch(OneStepKernel<__nv_bfloat16>);
+      case Dtype::kFloat16:
+        return launch(OneStepKernel<__half>);
+    }
+  }
   switch (dtype) {
     case Dtype::kFloat32:
       return launch(StepKernel<float, kHaloOnly>);
