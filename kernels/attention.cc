@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/attention_cuda.h"
 #include "kernels/checks.h"
 #include "kernels/elementwise.h"
 #include "kernels/gemm.h"
@@ -93,6 +94,42 @@ void KvCache::Clear() {
   tokens_ = 0;
 }
 
+absl::StatusOr<KvCache> KvCache::OnGpu(const Device& device, int64_t batch, int64_t heads,
+                                       int64_t head_dim, Dtype dtype, int64_t capacity) {
+  LONGWAVE_RETURN_IF_ERROR(CheckRange("KvCache", "batch", batch, 1));
+  LONGWAVE_RETURN_IF_ERROR(CheckRange("KvCache", "capacity", capacity, 0));
+  KvCache cache(heads, head_dim);
+  cache.batch_ = batch;
+  cache.dtype_ = dtype;
+  cache.capacity_ = capacity;
+  if (capacity == 0) return cache;
+  absl::StatusOr<gpu::DeviceArray> memory =
+      gpu::DeviceArray::Allocate(device.index, GpuBytes(batch, heads, head_dim, dtype, capacity));
+  if (!memory.ok()) return memory.status();
+  cache.gpu_ = *std::move(memory);
+  return cache;
+}
+
+absl::Status KvCache::Reserve(int64_t tokens, Stream& stream) {
+  if (tokens <= capacity_) return absl::OkStatus();
+  absl::StatusOr<KvCache> larger = OnGpu(stream.device(), batch_, heads_, head_dim_, dtype_,
+                                         std::max({tokens, 2 * capacity_, kPageTokens}));
+  if (!larger.ok()) return larger.status();
+  const int64_t row = head_dim_ * SizeOf(dtype_);
+  // All that there was room for: positions read on the device may be ahead of tokens_.
+  if (capacity_ > 0) {
+    for (const auto& [from, to] : {std::pair{gpu_keys(), larger->gpu_keys()},
+                                   std::pair{gpu_values(), larger->gpu_values()}}) {
+      LONGWAVE_RETURN_IF_ERROR(stream.queue().CopyRowsOnDevice(
+          to, larger->capacity_ * row, from, capacity_ * row, capacity_ * row, batch_ * heads_));
+    }
+    LONGWAVE_RETURN_IF_ERROR(stream.queue().Synchronize());
+  }
+  gpu_ = std::move(larger->gpu_);
+  capacity_ = larger->capacity_;
+  return absl::OkStatus();
+}
+
 int64_t KvCache::Bytes(int64_t heads, int64_t head_dim, int64_t tokens) {
   return (tokens + kPage - 1) / kPage * 2 * heads * kPage * head_dim *
          static_cast<int64_t>(sizeof(float));
@@ -100,6 +137,7 @@ int64_t KvCache::Bytes(int64_t heads, int64_t head_dim, int64_t tokens) {
 
 void KvCache::Extend(int64_t count) {
   tokens_ += count;
+  if (on_gpu()) return;
   while (pages() * kPage < tokens_) {
     pages_.push_back(AllocateFloats(2 * heads_ * kPage * head_dim_));
   }
@@ -110,6 +148,7 @@ absl::Status AttentionDesc::Validate() const {
   LONGWAVE_RETURN_IF_ERROR(CheckRange("Attention", "head_dim", head_dim, 1, 1 << 16));
   LONGWAVE_RETURN_IF_ERROR(CheckRange("Attention", "length", length, 1));
   LONGWAVE_RETURN_IF_ERROR(CheckRange("Attention", "rotary_dim", rotary_dim, 0, head_dim));
+  LONGWAVE_RETURN_IF_ERROR(CheckRange("Attention", "batch", batch, 1, 1 << 16));
   if (rotary_dim % 2 != 0) {
     return absl::InvalidArgumentError(
         absl::StrCat("Attention: rotary_dim = ", rotary_dim, " is odd"));
@@ -119,14 +158,46 @@ absl::Status AttentionDesc::Validate() const {
 
 std::string AttentionDesc::ToString() const {
   return absl::StrCat("Attention(heads=", heads, " head_dim=", head_dim, " length=", length,
-                      " rotary_dim=", rotary_dim, ")");
+                      " rotary_dim=", rotary_dim, batch == 1 ? "" : absl::StrCat(" batch=", batch),
+                      dtype == Dtype::kFloat32 ? "" : absl::StrCat(" ", Name(dtype)), ")");
 }
 
 int64_t AttentionDesc::scratch_floats() const { return kQueries * (kPage + head_dim) + rotary_dim; }
 
-absl::Status RunAttention(const AttentionDesc& desc, float* qkv, KvCache& cache, float* out,
-                          Stream& stream) {
+AttentionCudaPlan PlanAttentionCuda(const AttentionDesc& desc, const Device& device) {
+  AttentionCudaPlan plan;
+  plan.tiles = desc.dtype != Dtype::kFloat32 && desc.length >= 16 && desc.head_dim % 8 == 0 &&
+               desc.head_dim <= 128;
+  if (plan.tiles) {
+    plan.padded_dim = desc.head_dim <= 32 ? 32 : desc.head_dim <= 64 ? 64 : 128;
+    return plan;
+  }
+  plan.padded_dim = 8;
+  while (plan.padded_dim < desc.head_dim) plan.padded_dim *= 2;
+  // Enough blocks for eight on each multiprocessor, so that the last to end do not count.
+  const int64_t blocks = desc.batch * desc.heads * desc.length;
+  const int64_t wanted = 8 * std::max(1, device.multiprocessors);
+  plan.splits = std::clamp<int64_t>((wanted + blocks - 1) / blocks, 1, 64);
+  if (plan.splits > 1) plan.scratch_bytes = blocks * plan.splits * (desc.head_dim + 2) * 4;
+  return plan;
+}
+
+int64_t AttentionDesc::gpu_scratch_bytes(const Device& device) const {
+  return PlanAttentionCuda(*this, device).scratch_bytes;
+}
+
+absl::Status RunAttention(const AttentionDesc& desc, void* qkv_data, KvCache& cache, void* out_data,
+                          Stream& stream, const int64_t* position) {
   LONGWAVE_RETURN_IF_ERROR(desc.Validate());
+  if (stream.device().is_gpu()) {
+    return RunAttentionCuda(desc, qkv_data, cache, out_data, position, stream);
+  }
+  LONGWAVE_RETURN_IF_ERROR(CheckFloat32("Attention", "dtype", desc.dtype));
+  LONGWAVE_RETURN_IF_ERROR(CheckRange("Attention on the CPU", "batch", desc.batch, 1, 1));
+  if (position != nullptr || cache.on_gpu()) {
+    return absl::InvalidArgumentError("Attention on the CPU: a position or a cache on a GPU");
+  }
+  float *qkv = static_cast<float*>(qkv_data), *out = static_cast<float*>(out_data);
   const int64_t past = cache.tokens(), width = desc.width();
   cache.Extend(desc.length);
   constexpr int64_t kTokens = 64;

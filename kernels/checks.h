@@ -5,6 +5,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "kernels/dtype.h"
 
 namespace longwave {
 
@@ -13,6 +14,13 @@ inline absl::Status CheckRange(const char* op, const char* field, int64_t value,
   if (value >= least && value <= most) return absl::OkStatus();
   return absl::InvalidArgumentError(
       absl::StrCat(op, ": ", field, " = ", value, " is not in [", least, ", ", most, "]"));
+}
+
+// The CPU backend computes in float32 only.
+inline absl::Status CheckFloat32(const char* op, const char* field, Dtype dtype) {
+  if (dtype == Dtype::kFloat32) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      op, ": ", field, " is ", Name(dtype), ", and the CPU computes in float32 only"));
 }
 
 }  // namespace longwave

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/checks.h"
 #include "kernels/elementwise.h"
+#include "kernels/gemm_cuda.h"
 
 namespace longwave {
 namespace {
@@ -53,18 +54,19 @@ void RunTile(const GemmDesc& desc, const GemmArgs& args, int64_t row, int64_t ro
              int64_t columns, float* scratch) {
   const bool x_channels = desc.in_layout == Layout::kChannelMajor;
   const bool out_channels = desc.out_layout == Layout::kChannelMajor;
-  const float* x = args.x + (x_channels ? row : row * args.x_stride);
+  const float* x = static_cast<const float*>(args.x) + (x_channels ? row : row * args.x_stride);
   int64_t x_stride = args.x_stride;
   if (args.norm != nullptr) {
     LayerNormRows(*args.norm, rows, desc.in, x, x_stride, scratch, desc.in);
     x = scratch;
     x_stride = desc.in;
   }
-  const float* weight = args.weight + column * desc.in;
-  const float* bias = args.bias == nullptr ? nullptr : args.bias + column;
+  const float* weight = static_cast<const float*>(args.weight) + column * desc.in;
+  const float* bias =
+      args.bias == nullptr ? nullptr : static_cast<const float*>(args.bias) + column;
   // The bias is laid down first and the product added to it: one pass over the output less.
   if (out_channels) {
-    float* out = args.out + column * args.out_stride + row;
+    float* out = static_cast<float*>(args.out) + column * args.out_stride + row;
     for (int64_t c = 0; bias != nullptr && c < columns; ++c) {
       StartWith(desc.accumulate, 0, bias + c, out + c * args.out_stride, rows);
     }
@@ -74,7 +76,7 @@ void RunTile(const GemmDesc& desc, const GemmArgs& args, int64_t row, int64_t ro
       Activate(desc.activation, out + c * args.out_stride, rows);
     }
   } else {
-    float* out = args.out + row * args.out_stride + column;
+    float* out = static_cast<float*>(args.out) + row * args.out_stride + column;
     for (int64_t r = 0; bias != nullptr && r < rows; ++r) {
       StartWith(desc.accumulate, 1, bias, out + r * args.out_stride, columns);
     }
@@ -109,6 +111,18 @@ absl::Status GemmDesc::Validate() const {
     return absl::InvalidArgumentError(
         absl::StrCat("Gemm: accumulate with activation ", Name(activation)));
   }
+  if (in_dtype != dtype && in_dtype != Dtype::kFloat32) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("Gemm: x is ", Name(in_dtype), " and the weights are ", Name(dtype)));
+  }
+  if (out_dtype != dtype && out_dtype != Dtype::kFloat32) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("Gemm: out is ", Name(out_dtype), " and the weights are ", Name(dtype)));
+  }
+  if (bias_dtype != out_dtype && bias_dtype != Dtype::kFloat32) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("Gemm: bias is ", Name(bias_dtype), " and out is ", Name(out_dtype)));
+  }
   return absl::OkStatus();
 }
 
@@ -116,7 +130,16 @@ std::string GemmDesc::ToString() const {
   return absl::StrCat("Gemm(rows=", rows, " in=", in, " out=", out,
                       in_layout == Layout::kChannelMajor ? " x channel-major" : "",
                       out_layout == Layout::kChannelMajor ? " out channel-major" : "",
-                      accumulate ? " accumulate " : " ", Name(activation), ")");
+                      accumulate ? " accumulate " : " ", Name(activation),
+                      dtype == Dtype::kFloat32
+                          ? ""
+                          : absl::StrCat(" ", Name(in_dtype), " x ", Name(dtype), " -> ",
+                                         Name(out_dtype), " bias ", Name(bias_dtype)),
+                      ")");
+}
+
+int64_t GemmDesc::gpu_scratch_bytes(bool with_norm) const {
+  return GemmScratch(*this, with_norm).bytes;
 }
 
 absl::Status RunGemm(const GemmDesc& desc, const GemmArgs& args, Stream& stream) {
@@ -124,6 +147,16 @@ absl::Status RunGemm(const GemmDesc& desc, const GemmArgs& args, Stream& stream)
   if (args.norm != nullptr && desc.in_layout == Layout::kChannelMajor) {
     return absl::InvalidArgumentError(absl::StrCat(desc.ToString(), ": norm needs token-major x"));
   }
+  if (args.norm == nullptr && desc.in_dtype != desc.dtype) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(desc.ToString(), ": float32 x of a 16-bit product needs a norm"));
+  }
+  if (stream.device().is_gpu()) {
+    const absl::StatusOr<void*> scratch =
+        stream.queue().Scratch(desc.gpu_scratch_bytes(args.norm != nullptr));
+    return scratch.ok() ? RunGemmCuda(desc, args, *scratch, stream) : scratch.status();
+  }
+  LONGWAVE_RETURN_IF_ERROR(CheckFloat32("Gemm", "dtype", desc.dtype));
   UseOneBlasThread();
   const Tiling t = TileOf(desc);
   const int64_t scratch = args.norm == nullptr ? 0 : t.rows * desc.in;

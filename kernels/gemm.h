@@ -4,14 +4,18 @@
 // x (rows, in), W (out, in), both row major as PyTorch's Linear has them. Either side may instead
 // be channel-major, x (in, rows) or out (out, rows): then no transpose touches memory.
 //
-// Float32, through OpenBLAS, one tile of rows a thread; the result does not depend on the threads.
-// Thread safety: Run may be called from several threads with a Stream each.
+// On the CPU: float32 through OpenBLAS, one tile of rows a thread; the result does not depend on
+// the threads. On a GPU: cuBLASLt, bias, tanh GELU and accumulation in its epilogue where it has
+// them (channel-major out has no bias there: one more pass over it), sums in float32 and without
+// tf32; the first call of a shape asks the heuristic, later ones allocate nothing. Thread safety:
+// Run may be called from several threads with a Stream each.
 #pragma once
 
 #include <cstdint>
 #include <string>
 
 #include "absl/status/status.h"
+#include "kernels/dtype.h"
 #include "kernels/gelu.h"
 #include "kernels/layer_norm.h"
 #include "kernels/stream.h"
@@ -28,18 +32,28 @@ struct GemmDesc {
   Layout out_layout = Layout::kTokenMajor;
   Activation activation = Activation::kNone;
   bool accumulate = false;  // out += ... : the residual. Not with an activation.
+  // On the CPU all are float32.
+  Dtype dtype = Dtype::kFloat32;       // weights and products
+  Dtype in_dtype = Dtype::kFloat32;    // x: dtype, or with a norm float32, the residual stream
+  Dtype out_dtype = Dtype::kFloat32;   // out: dtype or float32
+  Dtype bias_dtype = Dtype::kFloat32;  // bias: float32, or out_dtype, which saves a launch on a GPU
 
   absl::Status Validate() const;
   std::string ToString() const;
+  // Of Queue::Scratch, beside the workspace below.
+  int64_t gpu_scratch_bytes(bool with_norm) const;
 };
 
+// What every queue that has run a Gemm keeps for cuBLASLt.
+constexpr int64_t kGemmWorkspaceBytes = int64_t{32} << 20;
+
 struct GemmArgs {
-  const float* x = nullptr;
+  const void* x = nullptr;
   int64_t x_stride = 0;                    // between rows, or between channels where channel-major
-  const float* weight = nullptr;           // (out, in)
-  const float* bias = nullptr;             // (out); null: none
+  const void* weight = nullptr;            // (out, in)
+  const void* bias = nullptr;              // (out); null: none
   const LayerNormWeights* norm = nullptr;  // null: none. Token-major x only.
-  float* out = nullptr;                    // may not overlap x
+  void* out = nullptr;                     // may not overlap x
   int64_t out_stride = 0;
 };
 

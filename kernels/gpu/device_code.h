@@ -115,6 +115,22 @@ LONGWAVE_DEVICE void MmaTf32(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+// Four 8 x 8 matrices of 16-bit values from shared memory for one warp: lane l gives the address of
+// row l % 8 of matrix l / 8 (16 bytes, aligned), and gets of matrix i in r[i] the elements (g,
+// 2q..2q+1), or transposed (2q..2q+1, g).
+LONGWAVE_DEVICE void LoadMatrices(uint32_t (&r)[4], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(static_cast<unsigned>(__cvta_generic_to_shared(row)))
+               : "memory");
+}
+LONGWAVE_DEVICE void LoadMatricesTransposed(uint32_t (&r)[4], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(static_cast<unsigned>(__cvta_generic_to_shared(row)))
+               : "memory");
+}
+
 // 16 bytes that are read once: past the first-level cache's lines of others.
 LONGWAVE_DEVICE uint4 LoadStreaming(const void* p) { return __ldcs(static_cast<const uint4*>(p)); }
 LONGWAVE_DEVICE void StoreStreaming(void* p, uint4 value) { __stcs(static_cast<uint4*>(p), value); }

@@ -98,6 +98,31 @@ void Mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, __nv_b
 void Mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, __half);
 void MmaTf32(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
 
+inline void LoadMatrices(uint32_t (&r)[4], const void* row) {
+  emulator::Words words = {};
+  std::memcpy(words, &row, sizeof(row));
+  const emulator::Words* rows = emulator::Exchange(words);
+  for (int i = 0; i < 4; ++i) {
+    const char* from;
+    std::memcpy(&from, rows[8 * i + Lane() / 4], sizeof(from));
+    std::memcpy(&r[i], from + Lane() % 4 * 4, 4);
+  }
+}
+inline void LoadMatricesTransposed(uint32_t (&r)[4], const void* row) {
+  emulator::Words words = {};
+  std::memcpy(words, &row, sizeof(row));
+  const emulator::Words* rows = emulator::Exchange(words);
+  for (int i = 0; i < 4; ++i) {
+    uint16_t pair[2];
+    for (int j = 0; j < 2; ++j) {
+      const char* from;
+      std::memcpy(&from, rows[8 * i + 2 * (Lane() % 4) + j], sizeof(from));
+      std::memcpy(&pair[j], from + Lane() / 4 * 2, 2);
+    }
+    std::memcpy(&r[i], pair, 4);
+  }
+}
+
 inline uint4 LoadStreaming(const void* p) { return *static_cast<const uint4*>(p); }
 inline void StoreStreaming(void* p, uint4 value) { *static_cast<uint4*>(p) = value; }
 

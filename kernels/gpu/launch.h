@@ -23,7 +23,9 @@ absl::Status Launch(const char* name, const std::string& sizes, void (*kernel)(P
         kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
     if (error != cudaSuccess) return ToStatus(error, name, sizes);
   }
-  kernel<<<grid, threads, static_cast<size_t>(shared), stream> > >(args...);
+  // clang-format off
+  kernel<<<grid, threads, static_cast<size_t>(shared), stream>>>(args...);
+  // clang-format on
   return ToStatus(cudaGetLastError(), name, sizes);
 #endif
 }

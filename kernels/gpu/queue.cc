@@ -68,6 +68,14 @@ absl::Status Queue::CopyOnDevice(void* to, const void* from, int64_t bytes) {
   std::memcpy(to, from, static_cast<size_t>(bytes));
   return absl::OkStatus();
 }
+absl::Status Queue::CopyRowsOnDevice(void* to, int64_t to_stride, const void* from,
+                                     int64_t from_stride, int64_t bytes, int64_t rows) {
+  for (int64_t i = 0; i < rows; ++i) {
+    std::memcpy(static_cast<char*>(to) + i * to_stride,
+                static_cast<const char*>(from) + i * from_stride, static_cast<size_t>(bytes));
+  }
+  return absl::OkStatus();
+}
 absl::Status Queue::Fill(void* device, int byte, int64_t bytes) {
   std::memset(device, byte, static_cast<size_t>(bytes));
   return absl::OkStatus();
@@ -177,6 +185,12 @@ absl::Status Queue::CopyToHost(void* host, const void* device, int64_t bytes) {
 absl::Status Queue::CopyOnDevice(void* to, const void* from, int64_t bytes) {
   return ToStatus(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream_),
                   "copy on the device", Bytes(bytes));
+}
+absl::Status Queue::CopyRowsOnDevice(void* to, int64_t to_stride, const void* from,
+                                     int64_t from_stride, int64_t bytes, int64_t rows) {
+  return ToStatus(cudaMemcpy2DAsync(to, to_stride, from, from_stride, bytes, rows,
+                                    cudaMemcpyDeviceToDevice, stream_),
+                  "copy on the device", absl::StrCat(rows, " rows of ", Bytes(bytes)));
 }
 absl::Status Queue::Fill(void* device, int byte, int64_t bytes) {
   return ToStatus(cudaMemsetAsync(device, byte, bytes, stream_), "fill", Bytes(bytes));

@@ -86,8 +86,14 @@ class Queue {
   absl::Status CopyToDevice(void* device, const void* host, int64_t bytes);
   absl::Status CopyToHost(void* host, const void* device, int64_t bytes);
   absl::Status CopyOnDevice(void* to, const void* from, int64_t bytes);
+  // `rows` rows of `bytes` each, with so many bytes between their starts.
+  absl::Status CopyRowsOnDevice(void* to, int64_t to_stride, const void* from, int64_t from_stride,
+                                int64_t bytes, int64_t rows);
   absl::Status Fill(void* device, int byte, int64_t bytes);
   absl::Status Synchronize();
+
+  // What Gemm keeps: the library's handle, its workspace, and the products planned so far.
+  std::shared_ptr<void>& products() { return products_; }
 
  private:
   Queue() = default;
@@ -95,6 +101,7 @@ class Queue {
   Properties properties_;
   CUstream_st* stream_ = nullptr;
   DeviceArray scratch_;
+  std::shared_ptr<void> products_;
 };
 
 }  // namespace longwave::gpu
