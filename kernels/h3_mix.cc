@@ -3,6 +3,8 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/checks.h"
 #include "kernels/h3_mix_cpu.h"
+#include "kernels/ssm_conv_cuda.h"
+#include "kernels/ssm_conv_filter.h"
 #include "kernels/ssm_tile.h"
 
 namespace longwave {
@@ -23,12 +25,25 @@ absl::Status H3MixDesc::Validate() const {
 std::string H3MixDesc::ToString() const {
   return absl::StrCat("H3Mix(batch=", batch, " heads=", heads, " head_dim=", head_dim,
                       " length=", length, " pairs=", pairs, " shift_taps=", shift_taps, " ",
-                      Name(evaluation), ")");
+                      Name(evaluation), " ", Name(dtype), ")");
 }
 
 absl::StatusOr<H3MixPlan> PlanH3Mix(const H3MixDesc& desc, Device device) {
   LONGWAVE_RETURN_IF_ERROR(desc.Validate());
-  H3MixPlan plan{desc, desc.evaluation, 0};
+  H3MixPlan plan{desc, desc.evaluation, 0, 1, desc.length};
+  if (device.is_gpu()) {
+    SsmConvDesc ssm{desc.batch, desc.width(), desc.length, desc.pairs, desc.head_dim};
+    ssm.evaluation = desc.evaluation;
+    absl::StatusOr<SsmConvPlan> same = PlanSsmConv(ssm, device);
+    if (!same.ok()) return same.status();
+    plan.evaluation = same->evaluation;
+    if (desc.head_dim == 1) {
+      plan.segments = same->segments;
+      plan.segment_length = same->segment_length;
+    }
+    return plan;
+  }
+  LONGWAVE_RETURN_IF_ERROR(CheckCpuDtype("H3Mix", desc.dtype));
   if (plan.evaluation == SsmEvaluation::kAuto) {
     plan.evaluation = desc.length < kSsmBlock ? SsmEvaluation::kStep : SsmEvaluation::kDualForm;
   }
@@ -47,9 +62,15 @@ absl::Status RunH3Mix(const H3MixPlan& plan, const SsmFilter& filter, const H3Mi
   }
   switch (stream.device().kind) {
     case Device::Kind::kCpu:
+      if (args.bias != nullptr || args.y == nullptr) {
+        return absl::UnimplementedError(absl::StrCat(
+            desc.ToString(), args.y == nullptr ? " without y" : " with biases", " on cpu"));
+      }
       return RunH3MixCpu(plan, filter, args, stream);
     case Device::Kind::kCuda:
-      break;
+      LONGWAVE_RETURN_IF_ERROR(
+          SsmFilterAccess::CheckDevice(filter, stream.device(), desc.dtype, desc.ToString()));
+      return RunH3MixCuda(plan, *SsmFilterAccess::device(filter), args, stream);
   }
   return absl::UnimplementedError(
       absl::StrCat(desc.ToString(), " on ", stream.device().ToString()));

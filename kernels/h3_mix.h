@@ -25,6 +25,7 @@ struct H3MixDesc {
   int64_t pairs = 0;
   int64_t shift_taps = 64;
   SsmEvaluation evaluation = SsmEvaluation::kAuto;  // kDualForm, kStep or kAuto
+  Dtype dtype = Dtype::kFloat32;                    // of q, k, v and y; the CPU has float32 alone
 
   int64_t width() const { return heads * head_dim; }
   absl::Status Validate() const;
@@ -34,17 +35,20 @@ struct H3MixDesc {
 struct H3MixPlan {
   H3MixDesc desc;
   SsmEvaluation evaluation;
-  int64_t scratch_floats;  // for each thread
+  int64_t scratch_floats;  // for each thread of a CPU
+  int64_t segments = 1;    // as SsmConvPlan's
+  int64_t segment_length = 0;
 };
 
 absl::StatusOr<H3MixPlan> PlanH3Mix(const H3MixDesc& desc, Device device);
 
 struct H3MixArgs {
-  const float* q = nullptr;  // (batch, width, length), strides as in SsmConvArgs
-  const float* k = nullptr;
-  const float* v = nullptr;
-  // (batch, width, length); may be q where head_dim is 1, else overlaps nothing
-  float* y = nullptr;
+  const void* q = nullptr;  // (batch, width, length) of desc.dtype, strides as in SsmConvArgs
+  const void* k = nullptr;
+  const void* v = nullptr;
+  // (batch, width, length); may be q where head_dim is 1, else overlaps nothing. Null, on a GPU
+  // only: the state-only pass.
+  void* y = nullptr;
   int64_t batch_stride = 0;
   int64_t channel_stride = 0;
   const float* shift_taps = nullptr;  // (width, shift_taps), the skip included
@@ -53,6 +57,9 @@ struct H3MixArgs {
   // (batch, heads, head_dim d1, head_dim d2, 2, pairs); null: zero
   const float* state_in = nullptr;
   float* state_out = nullptr;  // may be state_in
+  // (3, width): added to q, k and v as they are read; null: none. GPU only, where a product whose
+  // result is channel-major cannot add it; the halo then holds k with its bias.
+  const float* bias = nullptr;
 };
 
 absl::Status RunH3Mix(const H3MixPlan& plan, const SsmFilter& filter, const H3MixArgs& args,

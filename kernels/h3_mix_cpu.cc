@@ -58,8 +58,8 @@ void RunHead(const H3MixPlan& plan, const SsmTileFilter& filter, const H3MixArgs
   const int64_t first = head * hd;                              // the head's channels of q, k, v
   const int64_t state = (batch * desc.heads + head) * hd * hd;  // its states
   const bool dual = plan.evaluation == SsmEvaluation::kDualForm;
-  const auto at = [&](auto* p, int64_t channel) {
-    return p + batch * args.batch_stride + channel * args.channel_stride;
+  const auto at = [&](const void* p, int64_t channel) {
+    return static_cast<const float*>(p) + batch * args.batch_stride + channel * args.channel_stride;
   };
   const auto halo_at = [&](auto* p, int64_t d1) {
     return p + (batch * desc.width() + first + d1) * halo;
@@ -92,7 +92,7 @@ void RunHead(const H3MixPlan& plan, const SsmTileFilter& filter, const H3MixArgs
     }
     for (int64_t d2 = 0; d2 < hd; ++d2) {
       const float* v = at(args.v, first + d2) + begin;
-      float* out = at(args.y, d2 * desc.heads + head) + begin;
+      float* out = const_cast<float*>(at(args.y, d2 * desc.heads + head)) + begin;
       for (int64_t d1 = 0; d1 < hd; ++d1) {
         Multiply(s.k + d1 * (kTile + kShiftPad), v, s.kv, count);
         SsmRunTokens(filter, dual, count, s.kv, s.y, s.states + (d1 * hd + d2) * 2 * P, s.rows);

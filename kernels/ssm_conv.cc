@@ -1,12 +1,14 @@
 #include "kernels/ssm_conv.h"
 
 #include <algorithm>
+#include <tuple>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/checks.h"
 #include "kernels/fft_conv.h"
 #include "kernels/ssm_conv_cpu.h"
+#include "kernels/ssm_conv_cuda.h"
 #include "kernels/ssm_conv_filter.h"
 
 namespace longwave {
@@ -42,12 +44,48 @@ absl::Status SsmConvDesc::Validate() const {
 std::string SsmConvDesc::ToString() const {
   return absl::StrCat("SsmConv(batch=", batch, " channels=", channels, " length=", length,
                       " pairs=", pairs, " channels_per_filter=", channels_per_filter, " ",
-                      Name(evaluation), ")");
+                      Name(evaluation), " ", Name(dtype), ")");
+}
+
+namespace {
+
+// Tokens of the dual form's block on a GPU (ssm_conv_kernel.cuh), and below which length the
+// recurrence is as fast.
+constexpr int64_t kGpuBlock = 64;
+constexpr int64_t kGpuStepBelow = 16;
+
+SsmConvPlan PlanOnGpu(SsmConvPlan plan, Device device) {
+  const SsmConvDesc& desc = plan.desc;
+  if (plan.evaluation == SsmEvaluation::kAuto) {
+    plan.evaluation = desc.length < kGpuStepBelow ? SsmEvaluation::kStep : SsmEvaluation::kDualForm;
+  }
+  if (plan.evaluation != SsmEvaluation::kDualForm) return plan;
+  plan.block = kGpuBlock;
+  std::tie(plan.segments, plan.segment_length) =
+      GpuSegments(desc.batch * desc.channels, desc.length, device.multiprocessors);
+  return plan;
+}
+
+}  // namespace
+
+std::pair<int64_t, int64_t> GpuSegments(int64_t sequences, int64_t length, int multiprocessors) {
+  // One sequence keeps a multiprocessor busy to two thirds, two fill it. Segments cost a second
+  // pass over the input, half as much again: they pay where less than half of the device works.
+  constexpr int64_t kTile = 2048, kLeast = 8 * kTile;
+  if (2 * sequences > multiprocessors || length < 2 * kLeast) return {1, length};
+  const int64_t wanted =
+      std::min((2 * multiprocessors + sequences - 1) / sequences, length / kLeast);
+  const int64_t segment = ((length + wanted - 1) / wanted + kTile - 1) / kTile * kTile;
+  const int64_t segments = (length + segment - 1) / segment;
+  if (segments == 1) return {1, length};
+  return {segments, segment};
 }
 
 absl::StatusOr<SsmConvPlan> PlanSsmConv(const SsmConvDesc& desc, Device device) {
   LONGWAVE_RETURN_IF_ERROR(desc.Validate());
-  SsmConvPlan plan{desc, desc.evaluation, 1, 0};
+  SsmConvPlan plan{desc, desc.evaluation, 1, 0, 1, desc.length};
+  if (device.is_gpu()) return PlanOnGpu(plan, device);
+  LONGWAVE_RETURN_IF_ERROR(CheckCpuDtype("SsmConv", desc.dtype));
   if (plan.evaluation == SsmEvaluation::kAuto) {
     // On a CPU the block FFT never wins: both pay for the state, 4P a token, and within a block of
     // 32 the direct product costs less than two transforms.
@@ -131,6 +169,7 @@ absl::StatusOr<SsmFilter> SsmFilter::Create(const DiagonalSsm& ssm, int64_t fft_
         "SsmFilter: fft_block = ", fft_block, " is not a power of two from ", kFftConvSmallest));
   }
   SsmFilter f;
+  f.ssm_ = std::make_shared<DiagonalSsm>(ssm);
   f.filters_ = ssm.filters;
   f.pairs_ = ssm.pairs;
   f.padded_ = (ssm.pairs + kSsmPairsMultiple - 1) / kSsmPairsMultiple * kSsmPairsMultiple;
@@ -166,6 +205,24 @@ int64_t SsmFilter::bytes() const {
           2 * fft_block_);
 }
 
+absl::Status SsmFilter::Upload(Stream& stream, Dtype dtype) {
+  if (!stream.device().is_gpu()) return absl::OkStatus();
+  absl::StatusOr<std::shared_ptr<const SsmDeviceFilter>> made =
+      UploadSsmFilter(*ssm_, dtype, stream);
+  if (!made.ok()) return made.status();
+  device_ = *std::move(made);
+  return absl::OkStatus();
+}
+
+absl::Status SsmFilterAccess::CheckDevice(const SsmFilter& f, Device device, Dtype dtype,
+                                          const std::string& what) {
+  if (f.device_ != nullptr && f.device_->device == device.index && f.device_->dtype == dtype) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(absl::StrCat(what, ": the filter was not uploaded to ",
+                                                 device.ToString(), " for ", Name(dtype)));
+}
+
 absl::Status RunSsmConv(const SsmConvPlan& plan, const SsmFilter& filter, const SsmConvArgs& args,
                         Stream& stream) {
   const SsmConvDesc& desc = plan.desc;
@@ -185,7 +242,10 @@ absl::Status RunSsmConv(const SsmConvPlan& plan, const SsmFilter& filter, const 
     case Device::Kind::kCpu:
       return RunSsmConvCpu(plan, filter, args, stream);
     case Device::Kind::kCuda:
-      break;
+      if (plan.evaluation == SsmEvaluation::kBlockFft) break;
+      LONGWAVE_RETURN_IF_ERROR(
+          SsmFilterAccess::CheckDevice(filter, stream.device(), desc.dtype, desc.ToString()));
+      return RunSsmConvCuda(plan, *SsmFilterAccess::device(filter), args, stream);
   }
   return absl::UnimplementedError(
       absl::StrCat(desc.ToString(), " on ", stream.device().ToString()));

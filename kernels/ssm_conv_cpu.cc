@@ -100,8 +100,11 @@ absl::Status RunSsmConvCpu(const SsmConvPlan& plan, const SsmFilter& filter,
   stream.pool().ParallelFor(desc.batch * desc.channels, [&](int64_t i, int worker) {
     const int64_t batch = i / desc.channels, channel = i % desc.channels;
     const int64_t offset = batch * args.batch_stride + channel * args.channel_stride;
-    const auto at = [offset](auto* p) { return p == nullptr ? nullptr : p + offset; };
-    const Channel c{at(args.u), at(args.pre_gate), at(args.post_gate), at(args.y)};
+    const auto at = [offset](auto* p) {
+      return p == nullptr ? nullptr : static_cast<const float*>(p) + offset;
+    };
+    const Channel c{at(args.u), at(args.pre_gate), at(args.post_gate),
+                    const_cast<float*>(at(args.y))};
     float* state = stream.Scratch(worker, plan.scratch_floats);
     float* rest = state + 2 * padded;
     const float* in = args.state_in == nullptr ? nullptr : args.state_in + i * 2 * desc.pairs;

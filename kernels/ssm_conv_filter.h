@@ -40,6 +40,11 @@ struct SsmFilterAccess {
     return f.fft_.get() + filter * 2 * f.fft_block_;
   }
 
+  static const SsmDeviceFilter* device(const SsmFilter& f) { return f.device_.get(); }
+  // InvalidArgument where f was not uploaded to `device` for `dtype`.
+  static absl::Status CheckDevice(const SsmFilter& f, Device device, Dtype dtype,
+                                  const std::string& what);
+
   static int64_t padded(const SsmFilter& f) { return f.padded_; }
 };
 

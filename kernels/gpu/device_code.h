@@ -55,6 +55,15 @@ LONGWAVE_DEVICE unsigned char* DynamicShared() {
   return longwave_shared;
 }
 
+// Warps of one block that meet two by two: `threads` of barrier `id` (1 to 15), some of which only
+// arrive, and those that wait. What was written before the arrival is seen after the wait.
+LONGWAVE_DEVICE void BarrierArrive(int id, int threads) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+LONGWAVE_DEVICE void BarrierSync(int id, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
 // Flags in shared memory between warps of one block: what was written before the store is seen
 // after the load that sees it. A loop that waits calls Pause().
 LONGWAVE_DEVICE int LoadAcquire(const int* shared) {

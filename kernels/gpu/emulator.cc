@@ -38,6 +38,7 @@ struct Block {
   std::vector<std::unique_ptr<Fiber>> fibers;
   std::vector<Warp> warps;
   Barrier barrier;
+  Barrier named[16];
   std::vector<unsigned char> shared;
   size_t running = 0;     // index of the fiber that runs
   uint64_t progress = 0;  // grows whenever a barrier opens, a thread ends or yields
@@ -65,21 +66,23 @@ void SwitchToNext() {
   swapcontext(&from.context, &block->fibers[next]->context);
 }
 
+void Arrive(Barrier& barrier, int count) {
+  ++block->progress;
+  if (++barrier.arrived < count) return;
+  barrier.arrived = 0;
+  ++barrier.generation;
+}
+
 void Wait(Barrier& barrier, int count) {
   const uint64_t generation = barrier.generation;
-  if (++barrier.arrived == count) {
-    barrier.arrived = 0;
-    ++barrier.generation;
-    ++block->progress;
-    return;
-  }
+  Arrive(barrier, count);
   // Every other fiber is given a turn; when a whole round of turns moves nothing, nothing will.
   uint64_t seen = block->progress;
   for (size_t idle = 0; barrier.generation == generation;) {
     SwitchToNext();
     idle = block->progress == seen ? idle + 1 : 0;
     seen = block->progress;
-    if (idle > 8) Fail("a barrier or warp primitive that not all threads reach");
+    if (idle > 8 * block->fibers.size()) Fail("a barrier or warp primitive that not all threads reach");
   }
 }
 
@@ -112,6 +115,8 @@ const Words* Exchange(const Words& words) {
 
 void SyncBlock() { Wait(block->barrier, static_cast<int>(block->fibers.size())); }
 void SyncWarp() { Wait(MyWarp().barrier, 32); }
+void BarrierArrive(int id, int threads) { Arrive(block->named[id], threads); }
+void BarrierSync(int id, int threads) { Wait(block->named[id], threads); }
 void Yield() {
   ++block->progress;
   SwitchToNext();
@@ -136,16 +141,17 @@ void Run(dim3 grid, dim3 dimensions, size_t shared_bytes, const std::function<vo
     fiber->stack = std::make_unique<char[]>(kStack);
     state.fibers.push_back(std::move(fiber));
   }
-  for (volatile unsigned z = 0; z < grid.z; z = z + 1) {
+  for (unsigned z = 0; z < grid.z; ++z) {
     for (unsigned y = 0; y < grid.y; ++y) {
       for (unsigned x = 0; x < grid.x; ++x) {
         state.warps.assign(dimensions.x / 32, Warp{});
         state.barrier = Barrier{};
+        std::fill(std::begin(state.named), std::end(state.named), Barrier{});
         state.shared.assign(shared_bytes + 128, 0xff);  // NaN: nobody may count on zeros
         for (unsigned t = 0; t < dimensions.x; ++t) {
           Fiber& fiber = *state.fibers[t];
           fiber.thread_index = {t, 0, 0};
-          fiber.block_index = {x, y, static_cast<unsigned>(z)};
+          fiber.block_index = {x, y, z};
           fiber.done = false;
           getcontext(&fiber.context);
           fiber.context.uc_stack.ss_sp = fiber.stack.get();

@@ -39,6 +39,8 @@ using Words = uint32_t[6];
 const Words* Exchange(const Words& words);
 void SyncBlock();
 void SyncWarp();
+void BarrierArrive(int id, int threads);
+void BarrierSync(int id, int threads);
 void Yield();  // lets the other fibers run
 unsigned char* Shared();
 
@@ -56,6 +58,8 @@ inline int Lane() { return static_cast<int>(threadIdx.x) % 32; }
 inline int WarpOfBlock() { return static_cast<int>(threadIdx.x) / 32; }
 inline void SyncBlock() { emulator::SyncBlock(); }
 inline void SyncWarp() { emulator::SyncWarp(); }
+inline void BarrierArrive(int id, int threads) { emulator::BarrierArrive(id, threads); }
+inline void BarrierSync(int id, int threads) { emulator::BarrierSync(id, threads); }
 
 template <typename T>
 inline T ShuffleFrom(T value, int lane) {

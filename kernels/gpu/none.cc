@@ -7,6 +7,7 @@
 #include "kernels/gpu/queue.h"
 #include "kernels/layer_norm_cuda.h"
 #include "kernels/signal_ops_cuda.h"
+#include "kernels/ssm_conv_cuda.h"
 #include "kernels/token_loss_cuda.h"
 
 namespace longwave::gpu {
@@ -50,42 +51,57 @@ absl::Status Graph::Launch(Queue& queue) { return None(); }
 
 namespace longwave {
 
+using gpu::None;
+
 absl::Status RunGemmCuda(const GemmDesc& desc, const GemmArgs& args, void* scratch,
                          Stream& stream) {
-  return gpu::None();
+  return None();
 }
 absl::Status RunLayerNormCuda(const LayerNormWeights& weights, int64_t rows, int64_t width,
                               const void* x, int64_t x_stride, Dtype x_dtype, void* y,
                               Dtype y_dtype, Stream& stream) {
-  return gpu::None();
+  return None();
 }
 absl::Status RunAttentionCuda(const AttentionDesc& desc, void* qkv, KvCache& cache, void* out,
                               const int64_t* position, Stream& stream) {
-  return gpu::None();
+  return None();
 }
 absl::Status RunTokenLossCuda(const TokenLossDesc& desc, const TokenLossArgs& args,
                               Stream& stream) {
-  return gpu::None();
+  return None();
 }
 absl::Status RunEmbeddingCuda(int64_t rows, int64_t width, int64_t vocab, Dtype dtype,
                               const void* table, const int32_t* tokens, float* x, Stream& stream) {
-  return gpu::None();
+  return None();
 }
 absl::Status RunArgmaxCuda(int64_t rows, int64_t vocab, const ArgmaxArgs& args, Stream& stream) {
-  return gpu::None();
+  return None();
 }
-absl::Status RunAdvanceCuda(int64_t* counter, int64_t by, Stream& stream) { return gpu::None(); }
+absl::Status RunAdvanceCuda(int64_t* counter, int64_t by, Stream& stream) { return None(); }
 absl::Status RunActivateCuda(Activation activation, int64_t channels, int64_t length,
                              int64_t stride, Dtype dtype, void* x, Stream& stream) {
-  return gpu::None();
+  return None();
 }
 absl::Status RunGluCuda(int64_t rows, int64_t width, bool accumulate, Dtype dtype, const void* z,
                         float* x, Stream& stream) {
-  return gpu::None();
+  return None();
 }
 absl::Status RunTransposeCuda(int64_t rows, int64_t columns, Dtype x_dtype, const void* x,
                               Dtype out_dtype, void* out, int64_t stride, Stream& stream) {
-  return gpu::None();
+  return None();
+}
+absl::StatusOr<std::shared_ptr<const SsmDeviceFilter>> UploadSsmFilter(const DiagonalSsm& ssm,
+                                                                       Dtype dtype,
+                                                                       Stream& stream) {
+  return None();
+}
+absl::Status RunSsmConvCuda(const SsmConvPlan& plan, const SsmDeviceFilter& filter,
+                            const SsmConvArgs& args, Stream& stream) {
+  return None();
+}
+absl::Status RunH3MixCuda(const H3MixPlan& plan, const SsmDeviceFilter& filter,
+                          const H3MixArgs& args, Stream& stream) {
+  return None();
 }
 
 }  // namespace longwave

@@ -20,6 +20,9 @@ struct ToleranceRow {
 };
 constexpr ToleranceRow kTolerances[] = {
     {Device::Kind::kCpu, Dtype::kFloat32, 2e-6},
+    {Device::Kind::kCuda, Dtype::kFloat32, 2e-6},
+    {Device::Kind::kCuda, Dtype::kBFloat16, 4e-3},
+    {Device::Kind::kCuda, Dtype::kFloat16, 6e-4},
 };
 
 double At(const Floats& x, size_t i, double otherwise) { return x.empty() ? otherwise : x[i]; }

@@ -28,8 +28,6 @@ using Doubles = std::vector<double>;
 // ---- Tolerances
 // -------------------------------------------------------------------------------------
 
-enum class Dtype { kFloat32 };
-
 // Largest accepted relative error in the 2-norm. One table, by device and type of the activations.
 double Tolerance(Device device, Dtype dtype = Dtype::kFloat32);
 

@@ -1,0 +1,841 @@
+// SsmConv and H3Mix on a GPU, the dual form: one pass over memory at any length.
+//
+// A sequence is cut into blocks of T = 64 tokens; with a block's tokens as a row of U (R, T) and
+// the state before block r as a row of X,
+//   S = U V                   what each block adds to the state        V (T, 2P)
+//   X[r+1] = a^T X[r] + S[r]  the scan, complex, pair by pair
+//   Y = X W + U K             what state and block add to the output   W (2P, T), K (T, T)
+// (the algebra is ssm_tile.h's, with T = 64: three products of 64 x 64 a row at 32 pairs, 192
+// multiply-adds a token, which tensor cores do in half the time that the memory takes.)
+//
+// The steps of a tile (8 kRows rows of one filter, one warp):
+//   1  its tokens come from memory straight into registers, in the layout that mma wants of its
+//      left operand: the order of tokens within a row is free as long as the rows of V and K and
+//      the columns of W and K follow it, so thread q of a row's four takes the 16-byte pieces [8q,
+//      8q+8) and [32+8q, 32+8q+8), and the results leave the same way. No staging in shared memory.
+//      Gates, H3's shift filter and biases are applied here.
+//   2  S = U V.
+//   3  the scan: each thread has kRows consecutive blocks of a sequence and sums them up, three
+//      shuffles carry the sums over the warp's eight groups of four threads, the state that the
+//      warp before hands on is added, and each thread goes through its blocks once more.
+//   4  the state after the tile goes to the next warp, which waits for nothing else.
+//   5  Y = X W + U K, the gate, and out.
+// The warps of a thread block are a ring over the tiles of the filter's sequences, as a cluster's
+// workers are over chunks: warp w takes tiles w, w + kWarps, ... and the only thing that passes
+// between them is a state (256 bytes) through shared memory, in step 4, as early as it is known.
+//
+// The state is kept in float32, scaled by a power of two for each pair so that float16 has its
+// range (see ssm_conv_cuda.cu). Data of float32 goes through tf32 products of high and low parts
+// (three each), and a^T is the sum of two float32 numbers there.
+#pragma once
+
+#include <type_traits>
+
+#include "kernels/gpu/device_code.h"
+
+namespace longwave::gpu {
+
+constexpr int kT = 64;      // tokens of a block
+constexpr int kPairs = 32;  // conjugate pairs that one pass takes; more are groups of so many
+constexpr int kState = 2 * kPairs;
+constexpr int kGroups = 8;  // of four threads in a warp
+
+// Where a row's 64 values stand: thread q of four, its pair p of 8, the pair's element e. As
+// tokens:
+__host__ __device__ constexpr int SlotToken(int p, int q, int e) {
+  return (p < 4 ? 8 * q + 2 * p : 32 + 8 * q + 2 * (p - 4)) + e;
+}
+// As states: conjugate pair 4p + q, its real (e = 0) or imaginary part.
+__host__ __device__ constexpr int SlotPair(int p, int q) { return 4 * p + q; }
+
+// ---- Constants of a filter, as ssm_conv_cuda.cu lays them out
+//
+//   K; then for each group of 32 pairs: V, W, PairConstants
+// A matrix (64 slots, 64 slots) is stored as the fragments of mma's right operand, 16 bytes a
+// thread.
+template <typename T>
+constexpr int kMatrixBytes = std::is_same_v<T, float> ? 32 << 10 : 8 << 10;
+
+struct PairConstants {
+  float2 row[kPairs];                 // a^T
+  float2 group[kGroups + 1][kPairs];  // a^(T rows g): of g groups
+  float2 a[kPairs], b[kPairs];        // of the recurrence, b scaled
+  float scale[kPairs], unscale[kPairs];
+  float2 row_low[kPairs], group_low[kGroups + 1][kPairs], a_low[kPairs];
+};
+// What the 16-bit types leave out.
+constexpr int kConstantBytes16 = static_cast<int>(sizeof(float) * (64 + 9 * 64 + 64 + 64 + 64));
+template <typename T>
+constexpr int kConstantBytes = std::is_same_v<T, float> ? static_cast<int>(sizeof(PairConstants))
+                                                        : kConstantBytes16;
+
+struct SsmParams {
+  const void *u, *pre_gate, *post_gate;  // H3: v, k, q
+  void* y;                               // null: state only
+  int64_t batch_stride, channel_stride;
+  const unsigned char* filters;  // device; `filter_bytes` each
+  int64_t filter_bytes;
+  int pair_groups;
+  int pairs;
+  const float* state_in;  // (sequence, 2, pairs); null: zero
+  float* state_out;       // null: not wanted
+  // Sequences: `filter_sequences` of each filter. Sequence m of filter f: batch entry m /
+  // filter_channels, channel f * filter_channels + m % filter_channels.
+  int64_t length;
+  int64_t filter_sequences;
+  int filter_channels;
+  int64_t channels;
+  // A sequence is cut into `segments` of `segment_length` tokens (the last has the rest), which run
+  // as sequences of their own, the first `run_segments` of them. state_in is then (sequence,
+  // segment, 2, pairs), and so is state_out unless `only_last`: of the last segment alone.
+  int segments, run_segments;
+  int64_t segment_length;
+  bool only_last;
+  int splits;    // thread blocks of one filter
+  int lanes;     // groups that hold one sequence: 1, 2, 4 or 8
+  bool aligned;  // every row starts at a multiple of 16 bytes
+  // H3
+  int head_dim, heads;
+  int taps;                 // 0: no shift
+  const float* shift_taps;  // (width, taps)
+  const float* bias;        // (3, width); null: none
+  const float* halo_in;     // (batch, width, taps - 1); null: zero
+};
+
+// ---- A row's values as one thread holds them
+
+template <typename T>
+struct Row {
+  uint32_t pair[8];
+};
+template <>
+struct Row<float> {
+  float2 pair[8];
+};
+
+template <typename T>
+LONGWAVE_DEVICE float2 Get(const Row<T>& row, int p) {
+  return Unpack(row.pair[p], T());
+}
+template <>
+LONGWAVE_DEVICE float2 Get(const Row<float>& row, int p) {
+  return row.pair[p];
+}
+template <typename T>
+LONGWAVE_DEVICE void Set(Row<T>& row, int p, float2 v) {
+  row.pair[p] = Pack(v.x, v.y, T());
+}
+template <>
+LONGWAVE_DEVICE void Set(Row<float>& row, int p, float2 v) {
+  row.pair[p] = v;
+}
+
+template <typename T>
+LONGWAVE_DEVICE void LoadWhole(Row<T>& row, const T* tokens, int q) {
+  if constexpr (std::is_same_v<T, float>) {
+    LONGWAVE_UNROLL for (int i = 0; i < 4; ++i) {
+      const float4 x = *reinterpret_cast<const float4*>(tokens + SlotToken(2 * i, q, 0));
+      row.pair[2 * i] = {x.x, x.y};
+      row.pair[2 * i + 1] = {x.z, x.w};
+    }
+  } else {
+    LONGWAVE_UNROLL for (int i = 0; i < 2; ++i) {
+      const uint4 x = *reinterpret_cast<const uint4*>(tokens + SlotToken(4 * i, q, 0));
+      row.pair[4 * i] = x.x;
+      row.pair[4 * i + 1] = x.y;
+      row.pair[4 * i + 2] = x.z;
+      row.pair[4 * i + 3] = x.w;
+    }
+  }
+}
+
+// `count` of the row's 64 tokens are read, the rest is zero.
+template <typename T>
+LONGWAVE_DEVICE void LoadPart(Row<T>& row, const T* tokens, int64_t count, int q) {
+  LONGWAVE_UNROLL for (int p = 0; p < 8; ++p) {
+    float2 v{0, 0};
+    const int t = SlotToken(p, q, 0);
+    if (t < count) v.x = ToFloat(tokens[t]);
+    if (t + 1 < count) v.y = ToFloat(tokens[t + 1]);
+    Set(row, p, v);
+  }
+}
+
+template <typename T>
+LONGWAVE_DEVICE void StoreWhole(const Row<T>& row, T* tokens, int q) {
+  if constexpr (std::is_same_v<T, float>) {
+    LONGWAVE_UNROLL for (int i = 0; i < 4; ++i) {
+      const float2 a = row.pair[2 * i], b = row.pair[2 * i + 1];
+      *reinterpret_cast<float4*>(tokens + SlotToken(2 * i, q, 0)) = {a.x, a.y, b.x, b.y};
+    }
+  } else {
+    LONGWAVE_UNROLL for (int i = 0; i < 2; ++i) {
+      StoreStreaming(tokens + SlotToken(4 * i, q, 0), {row.pair[4 * i], row.pair[4 * i + 1],
+                                                       row.pair[4 * i + 2], row.pair[4 * i + 3]});
+    }
+  }
+}
+
+template <typename T>
+LONGWAVE_DEVICE void StorePart(const Row<T>& row, T* tokens, int64_t count, int q) {
+  LONGWAVE_UNROLL for (int p = 0; p < 8; ++p) {
+    const float2 v = Get(row, p);
+    const int t = SlotToken(p, q, 0);
+    if (t < count) tokens[t] = FromFloat<T>(v.x);
+    if (t + 1 < count) tokens[t + 1] = FromFloat<T>(v.y);
+  }
+}
+
+// ---- Products
+
+// Which 32 x 32 corner of a matrix of tokens is zero and left out.
+enum class Corner { kNone, kLowerLeft, kUpperRight };
+
+LONGWAVE_DEVICE constexpr bool IsZero(Corner corner, bool lower, bool right) {
+  return (corner == Corner::kLowerLeft && lower && !right) ||
+         (corner == Corner::kUpperRight && !lower && right);
+}
+
+// In 16 bits: the rows are mma's left operand as they are.
+template <Corner corner, typename T, int kTiles>
+LONGWAVE_DEVICE void Multiply16(float (&acc)[kTiles][8][4], const Row<T>* rows,
+                                const unsigned char* matrix) {
+  const uint4* fragments = reinterpret_cast<const uint4*>(matrix) + Lane();
+  LONGWAVE_UNROLL for (int s = 0; s < 4; ++s) {
+    LONGWAVE_UNROLL for (int j = 0; j < 8; j += 2) {
+      if (IsZero(corner, s >= 2, j >= 4)) continue;
+      const uint4 b = fragments[(s * 4 + j / 2) * kWarp];
+      LONGWAVE_UNROLL for (int m = 0; m < kTiles; ++m) {
+        const uint32_t a[4] = {rows[2 * m].pair[2 * s], rows[2 * m + 1].pair[2 * s],
+                               rows[2 * m].pair[2 * s + 1], rows[2 * m + 1].pair[2 * s + 1]};
+        Mma(acc[m][j], a, b.x, b.y, T());
+        Mma(acc[m][j + 1], a, b.z, b.w, T());
+      }
+    }
+  }
+}
+
+// In tf32, high and low parts: the product of two low parts is left out (2^-22 of the result).
+template <Corner corner, int kTiles>
+LONGWAVE_DEVICE void Multiply32(float (&acc)[kTiles][8][4], const Row<float>* rows,
+                                const unsigned char* matrix) {
+  const uint4* fragments = reinterpret_cast<const uint4*>(matrix) + Lane();
+  LONGWAVE_UNROLL for (int m = 0; m < kTiles; ++m) {
+    LONGWAVE_UNROLL for (int p = 0; p < 8; ++p) {
+      const float x[4] = {rows[2 * m].pair[p].x, rows[2 * m + 1].pair[p].x, rows[2 * m].pair[p].y,
+                          rows[2 * m + 1].pair[p].y};
+      uint32_t high[4], low[4];
+      LONGWAVE_UNROLL for (int i = 0; i < 4; ++i) {
+        high[i] = FloatBits(x[i]) & 0xffffe000u;
+        low[i] = FloatBits(x[i] - BitsFloat(high[i])) & 0xffffe000u;
+      }
+      LONGWAVE_UNROLL for (int j = 0; j < 8; ++j) {
+        if (IsZero(corner, p >= 4, j >= 4)) continue;
+        const uint4 b = fragments[(p * 8 + j) * kWarp];
+        MmaTf32(acc[m][j], low, b.x, b.y);
+        MmaTf32(acc[m][j], high, b.z, b.w);
+        MmaTf32(acc[m][j], high, b.x, b.y);
+      }
+    }
+  }
+}
+
+// acc (16 kTiles rows, 64) += rows (16 kTiles, 64) matrix (64, 64). Thread (g, q) has rows[i] =
+// block g kRows + i; tile m's mma rows are blocks 2m and 2m + 1 of each group.
+template <Corner corner, typename T, int kTiles>
+LONGWAVE_DEVICE void Multiply(float (&acc)[kTiles][8][4], const Row<T>* rows,
+                              const unsigned char* matrix) {
+  if constexpr (std::is_same_v<T, float>) {
+    Multiply32<corner>(acc, rows, matrix);
+  } else {
+    Multiply16<corner>(acc, rows, matrix);
+  }
+}
+
+template <int kTiles>
+LONGWAVE_DEVICE void Clear(float (&acc)[kTiles][8][4]) {
+  LONGWAVE_UNROLL for (int m = 0; m < kTiles; ++m) {
+    LONGWAVE_UNROLL for (int j = 0; j < 8; ++j) {
+      LONGWAVE_UNROLL for (int i = 0; i < 4; ++i) acc[m][j][i] = 0;
+    }
+  }
+}
+
+// Block i's values of slot pair j in the accumulators.
+template <int kTiles>
+LONGWAVE_DEVICE float2 Block(const float (&acc)[kTiles][8][4], int i, int j) {
+  return {acc[i / 2][j][i % 2 * 2], acc[i / 2][j][i % 2 * 2 + 1]};
+}
+
+// a x + s, a exact to 48 bits where kLow.
+template <bool kLow>
+LONGWAVE_DEVICE float2 MultiplyAdd(float2 a, float2 a_low, float2 x, float2 s) {
+  if constexpr (kLow) {
+    s = {fmaf(a_low.x, x.x, fmaf(-a_low.y, x.y, s.x)), fmaf(a_low.x, x.y, fmaf(a_low.y, x.x, s.y))};
+  }
+  return {fmaf(a.x, x.x, fmaf(-a.y, x.y, s.x)), fmaf(a.x, x.y, fmaf(a.y, x.x, s.y))};
+}
+
+// Writes a matrix of tokens (64, 64) with element (i, j) = value(i, j) as fragments; all threads of
+// the block. `low`: the rest that high fragments of 16 bits leave (float32 has both in one).
+template <typename T, typename Value>
+LONGWAVE_DEVICE void BuildMatrix(unsigned char* matrix, bool low, Value value) {
+  for (int i = static_cast<int>(threadIdx.x); i < kMatrixBytes<T> / 16;
+       i += static_cast<int>(blockDim.x)) {
+    const int lane = i % kWarp, g = lane / 4, q = lane % 4;
+    uint32_t word[4];
+    LONGWAVE_UNROLL for (int r = 0; r < 4; ++r) {
+      if constexpr (std::is_same_v<T, float>) {
+        const int p = i / kWarp / 8, j = i / kWarp % 8;
+        const float x = value(SlotToken(p, q, r % 2), SlotToken(j, g / 2, g % 2));
+        const uint32_t high = FloatBits(x) & 0xffffe000u;
+        word[r] = r < 2 ? high : FloatBits(x - BitsFloat(high));
+      } else {
+        const int p = i / kWarp / 4 * 2 + r % 2, j = i / kWarp % 4 * 2 + r / 2;
+        float x[2];
+        LONGWAVE_UNROLL for (int e = 0; e < 2; ++e) {
+          x[e] = value(SlotToken(p, q, e), SlotToken(j, g / 2, g % 2));
+          if (low) x[e] -= ToFloat(FromFloat<T>(x[e]));
+        }
+        word[r] = Pack(x[0], x[1], T());
+      }
+    }
+    reinterpret_cast<uint4*>(matrix)[i] = {word[0], word[1], word[2], word[3]};
+  }
+}
+
+// ---- The kernel
+
+// What stands before the SSM: a gate, or H3's shift filter of at most 64 taps on tensor cores. The
+// general kernel takes what no published model has: heads of several channels, other taps, more
+// pairs; one warp a thread block, several passes over each tile.
+enum class Front { kGate, kShift, kGeneral };
+
+template <typename T_, Front kFront_, bool kOutput_, int kWarps_, int kTiles_>
+struct SsmTraits {
+  using T = T_;
+  static constexpr Front kFront = kFront_;
+  static constexpr bool kOutput = kOutput_;
+  static constexpr bool kLow = std::is_same_v<T, float>;
+  static constexpr int kWarps = kWarps_;
+  static constexpr int kTiles = kTiles_;    // mma tiles of 16 rows
+  static constexpr int kRows = 2 * kTiles;  // blocks of one thread
+  static constexpr int kThreads = kWarps * kWarp;
+  static constexpr bool kPasses = kFront == Front::kGeneral;
+  static_assert(!kPasses || kWarps == 1);
+  static constexpr int kShiftMatrices = kFront == Front::kShift ? (kLow ? 2 : 4) : 0;
+};
+
+// A filter's constants, where the kernel reads them: a copy in shared memory, or as they are in
+// device memory (the general kernel).
+template <typename Traits>
+struct SsmConstants {
+  using T = typename Traits::T;
+  const unsigned char* base;
+  int group_bytes;
+
+  static constexpr int kMatrix = kMatrixBytes<T>;
+  static constexpr int kSharedGroup = 2 * kMatrix + kConstantBytes<T>;
+  static constexpr int kDeviceGroup = 2 * kMatrix + static_cast<int>(sizeof(PairConstants));
+
+  LONGWAVE_DEVICE const unsigned char* k() const { return base; }
+  LONGWAVE_DEVICE const unsigned char* v(int group) const {
+    return base + kMatrix + group * group_bytes;
+  }
+  LONGWAVE_DEVICE const unsigned char* w(int group) const { return v(group) + kMatrix; }
+  LONGWAVE_DEVICE const PairConstants& pairs(int group) const {
+    return *reinterpret_cast<const PairConstants*>(w(group) + kMatrix);
+  }
+};
+
+// Shared memory: the constants, H3's shift matrices, a row of 64 floats for each warp, the states
+// that are handed on: one for each warp, or for each pass.
+template <typename Traits>
+struct SsmShared {
+  using T = typename Traits::T;
+  static constexpr int kShift =
+      Traits::kPasses ? 0 : kMatrixBytes<T> + SsmConstants<Traits>::kSharedGroup;
+  static constexpr int kTail = kShift + Traits::kShiftMatrices * kMatrixBytes<T>;
+  static constexpr int kStates = kTail + Traits::kWarps * kT * static_cast<int>(sizeof(float));
+  __host__ __device__ static constexpr int64_t Bytes(int64_t passes) {
+    return kStates + (Traits::kPasses ? passes : Traits::kWarps) * kState *
+                         static_cast<int64_t>(sizeof(float));
+  }
+
+  LONGWAVE_DEVICE static unsigned char* constants() { return DynamicShared(); }
+  LONGWAVE_DEVICE static unsigned char* shift(int i) {
+    return DynamicShared() + kShift + i * kMatrixBytes<T>;
+  }
+  LONGWAVE_DEVICE static float* tail(int warp) {
+    return reinterpret_cast<float*>(DynamicShared() + kTail) + warp * kT;
+  }
+  LONGWAVE_DEVICE static float2* state(int i) {
+    return reinterpret_cast<float2*>(DynamicShared() + kStates) + i * kPairs;
+  }
+};
+
+// One warp's work. Everything about where it stands is the same for all lanes but what is named for
+// a group (four lanes that hold the same blocks).
+template <typename Traits>
+struct SsmWarp {
+  using T = typename Traits::T;
+  static constexpr int kRows = Traits::kRows, kTiles = Traits::kTiles;
+  using Acc = float[kTiles][8][4];
+
+  using Shared = SsmShared<Traits>;
+
+  const SsmParams& p;
+  int64_t filter;
+  int g, q, warp;
+
+  // Where the group's blocks stand.
+  struct Place {
+    int64_t segment = 0;
+    int64_t batch = 0, channel = 0;
+    int64_t begin = 0;  // first token of the group's first block, within the whole sequence
+    int64_t end = 0;    // of the segment; begin >= end: nothing to do
+    int64_t start = 0;  // of the segment
+    bool exists = false;
+  };
+
+  // Item `i` of the block's: a tile of a long sequence, or several short sequences.
+  LONGWAVE_DEVICE Place At(int64_t i, int64_t first, int64_t last, int64_t tiles) const {
+    Place at;
+    const int64_t sequence = first + i / tiles * (kGroups / p.lanes) + g / p.lanes;
+    at.exists = sequence < last;
+    if (!at.exists) return at;
+    const int64_t whole = sequence / p.run_segments;
+    at.segment = sequence % p.run_segments;
+    at.batch = whole / p.filter_channels;
+    at.channel = filter * p.filter_channels + whole % p.filter_channels;
+    at.start = at.segment * p.segment_length;
+    at.end = at.start + p.segment_length < p.length ? at.start + p.segment_length : p.length;
+    at.begin = at.start + (i % tiles * kGroups + g % p.lanes) * (kRows * kT);
+    return at;
+  }
+
+  // Where the state of a place stands; of `segments` in each sequence.
+  LONGWAVE_DEVICE int64_t StateIndex(const Place& at, int d1, bool segmented) const {
+    int64_t sequence = at.batch * p.channels + at.channel;
+    if (Traits::kPasses && p.head_dim > 1) {
+      // (batch, heads, d1, d2): a filter is a head, a channel of it a d2.
+      sequence =
+          ((at.batch * p.heads + filter) * p.head_dim + d1) * p.head_dim + at.channel % p.head_dim;
+    }
+    if (segmented) sequence = sequence * p.segments + at.segment;
+    return sequence * 2 * p.pairs;
+  }
+
+  LONGWAVE_DEVICE const T* Tokens(const void* base, const Place& at, int64_t channel) const {
+    return static_cast<const T*>(base) + at.batch * p.batch_stride + channel * p.channel_stride +
+           at.begin;
+  }
+
+  // `whole`: all lanes' rows are full and aligned.
+  LONGWAVE_DEVICE void LoadRows(Row<T>* rows, const void* base, const Place& at, int64_t channel,
+                                bool whole) const {
+    const T* tokens = Tokens(base, at, channel);
+    if (whole) {
+      LONGWAVE_UNROLL for (int i = 0; i < kRows; ++i) LoadWhole(rows[i], tokens + i * kT, q);
+    } else {
+      LONGWAVE_UNROLL for (int i = 0; i < kRows; ++i) {
+        LoadPart(rows[i], tokens + i * kT, at.end - at.begin - i * kT, q);
+      }
+    }
+  }
+
+  LONGWAVE_DEVICE void MultiplyRows(Row<T>* rows, const Row<T>* by) const {
+    LONGWAVE_UNROLL for (int i = 0; i < kRows; ++i) {
+      LONGWAVE_UNROLL for (int j = 0; j < 8; ++j) {
+        const float2 x = Get(rows[i], j), f = Get(by[i], j);
+        Set(rows[i], j, {x.x * f.x, x.y * f.y});
+      }
+    }
+  }
+
+  // ---- H3's front: rows (v, biased) <- shift(k + bias) * v
+
+  // k of channel `channel` at token t of the whole sequence, t >= -(taps - 1).
+  LONGWAVE_DEVICE float K(const Place& at, int64_t channel, int64_t t, float bias) const {
+    if (t >= 0) {
+      return ToFloat(static_cast<const T*>(
+                 p.pre_gate)[at.batch * p.batch_stride + channel * p.channel_stride + t]) +
+             bias;
+    }
+    if (p.halo_in == nullptr || t < -(p.taps - 1)) return 0;
+    const int64_t width = static_cast<int64_t>(p.heads) * p.head_dim;
+    return p.halo_in[(at.batch * width + channel) * (p.taps - 1) + p.taps - 1 + t];
+  }
+
+  LONGWAVE_DEVICE void AddBias(Row<T>& row, float bias, int64_t count) const {
+    LONGWAVE_UNROLL for (int j = 0; j < 8; ++j) {
+      float2 x = Get(row, j);
+      const int t = SlotToken(j, q, 0);
+      if (t < count) x.x += bias;
+      if (t + 1 < count) x.y += bias;
+      Set(row, j, x);
+    }
+  }
+
+  LONGWAVE_DEVICE float Bias(int which, int64_t channel) const {
+    const int64_t width = static_cast<int64_t>(p.heads) * p.head_dim;
+    return p.bias == nullptr ? 0.0f : p.bias[which * width + channel];
+  }
+
+  // The tensor-core shift: two products, of each row with the current block's taps and of the row
+  // before with those that reach back, taps in high and low parts.
+  LONGWAVE_DEVICE void Shift(Row<T>* v, const Place& at, bool whole) const {
+    Row<T> k[kRows + 1];  // k[0]: the block before the group's first
+    const T* tokens = Tokens(p.pre_gate, at, at.channel);
+    const float bias = Bias(1, at.channel);
+    const int64_t left = at.end - at.begin;
+    LoadRows(k + 1, p.pre_gate, at, at.channel, whole);
+    if (left > 0 && at.begin > 0) {
+      if (whole) {
+        LoadWhole(k[0], tokens - kT, q);
+      } else {
+        LoadPart(k[0], tokens - kT, kT, q);
+      }
+      if (p.bias != nullptr) AddBias(k[0], bias, kT);
+    } else {
+      LONGWAVE_UNROLL for (int j = 0; j < 8; ++j) {
+        const int t = SlotToken(j, q, 0) - kT;
+        Set(k[0], j,
+            {left > 0 ? K(at, at.channel, t, 0) : 0.0f,
+             left > 0 ? K(at, at.channel, t + 1, 0) : 0.0f});
+      }
+    }
+    if (p.bias != nullptr) {
+      LONGWAVE_UNROLL for (int i = 0; i < kRows; ++i) AddBias(k[i + 1], bias, left - i * kT);
+    }
+    Acc acc;
+    Clear(acc);
+    Multiply<Corner::kLowerLeft>(acc, k + 1, Shared::shift(0));
+    Multiply<Corner::kUpperRight>(acc, k, Shared::shift(1));
+    if constexpr (Traits::kShiftMatrices == 4) {
+      Multiply<Corner::kLowerLeft>(acc, k + 1, Shared::shift(2));
+      Multiply<Corner::kUpperRight>(acc, k, Shared::shift(3));
+    }
+    LONGWAVE_UNROLL for (int i = 0; i < kRows; ++i) {
+      LONGWAVE_UNROLL for (int j = 0; j < 8; ++j) {
+        const float2 x = Block(acc, i, j), f = Get(v[i], j);
+        Set(v[i], j, {x.x * f.x, x.y * f.y});
+      }
+    }
+  }
+
+  // Any number of taps, tap by tap: for shapes that no published model has.
+  LONGWAVE_DEVICE void ShiftGeneral(Row<T>* v, const Place& at, int64_t channel) const {
+    const float bias = Bias(1, channel);
+    const float* taps = p.shift_taps + channel * p.taps;
+    LONGWAVE_UNROLL for (int i = 0; i < kRows; ++i) {
+      LONGWAVE_UNROLL for (int j = 0; j < 8; ++j) {
+        float2 f = Get(v[i], j);
+        float sum[2] = {0, 0};
+        for (int e = 0; e < 2; ++e) {
+          const int64_t t = at.begin + i * kT + SlotToken(j, q, e);
+          if (t >= at.end) continue;
+          for (int tap = 0; tap < p.taps && tap <= t + p.taps - 1; ++tap) {
+            sum[e] = fmaf(taps[tap], K(at, channel, t - tap, bias), sum[e]);
+          }
+        }
+        Set(v[i], j, {sum[0] * f.x, sum[1] * f.y});
+      }
+    }
+  }
+
+  // ---- Steps 2 to 4: rows U of a tile and the state before it -> X, the states before its blocks
+
+  // `in`: the state before the group's sequence (first tile) or the tile, scaled.
+  LONGWAVE_DEVICE void ScanPair(const Acc& s, const PairConstants& c, int j, float2 in,
+                                float2 (&x)[kRows + 1], float2* after_tile) const {
+    constexpr bool kLow = Traits::kLow;
+    const int pair = SlotPair(j, q);
+    const float2 row = c.row[pair];
+    const float2 row_low = kLow ? c.row_low[pair] : float2{};
+    float2 sum = Block(s, 0, j);
+    LONGWAVE_UNROLL for (int i = 1; i < kRows; ++i) {
+      sum = MultiplyAdd<kLow>(row, row_low, sum, Block(s, i, j));
+    }
+    const int place = g % p.lanes;
+    LONGWAVE_UNROLL for (int step = 1; step < kGroups; step *= 2) {
+      const float2 before{ShuffleUp(sum.x, 4 * step), ShuffleUp(sum.y, 4 * step)};
+      if (place >= step) {
+        sum = MultiplyAdd<kLow>(c.group[step][pair], kLow ? c.group_low[step][pair] : float2{},
+                                before, sum);
+      }
+    }
+    float2 local{ShuffleUp(sum.x, 4), ShuffleUp(sum.y, 4)};
+    if (place == 0) local = {0, 0};
+    x[0] = MultiplyAdd<kLow>(c.group[place][pair], kLow ? c.group_low[place][pair] : float2{}, in,
+                             local);
+    *after_tile = MultiplyAdd<kLow>(c.group[p.lanes][pair],
+                                    kLow ? c.group_low[p.lanes][pair] : float2{}, in, sum);
+    LONGWAVE_UNROLL for (int i = 0; i < kRows; ++i) {
+      x[i + 1] = MultiplyAdd<kLow>(row, row_low, x[i], Block(s, i, j));
+    }
+  }
+
+  // The state that the sequence starts with, scaled.
+  LONGWAVE_DEVICE float2 FirstState(const Place& at, const PairConstants& c, int64_t index,
+                                    int group, int pair) const {
+    const int n = group * kPairs + pair;
+    if (!at.exists || p.state_in == nullptr || n >= p.pairs) return {0, 0};
+    const float* state = p.state_in + index;
+    return {state[n] * c.scale[pair], state[p.pairs + n] * c.scale[pair]};
+  }
+
+  // The state after the sequence's last full block, the recurrence over the `count` tokens that are
+  // left, and out.
+  LONGWAVE_DEVICE void LastState(const PairConstants& c, int64_t index, int group, int pair,
+                                 float2 state, const float* tail, int count) const {
+    for (int t = 0; t < count; ++t) {
+      const float u = tail[t];
+      state = MultiplyAdd<Traits::kLow>(c.a[pair], Traits::kLow ? c.a_low[pair] : float2{}, state,
+                                        {c.b[pair].x * u, c.b[pair].y * u});
+    }
+    const int n = group * kPairs + pair;
+    if (n >= p.pairs) return;
+    float* out = p.state_out + index;
+    out[n] = state.x * c.unscale[pair];
+    out[p.pairs + n] = state.y * c.unscale[pair];
+  }
+};
+
+// grid (filters * splits)
+template <typename Traits>
+__global__ void __launch_bounds__(Traits::kThreads, Traits::kWarps == 1 ? 1 : 2)
+    SsmKernel(const SsmParams p) {
+  using T = typename Traits::T;
+  constexpr int kRows = Traits::kRows, kTiles = Traits::kTiles, kWarps = Traits::kWarps;
+  const int64_t filter = blockIdx.x / p.splits, split = blockIdx.x % p.splits;
+  using Shared = SsmShared<Traits>;
+  using Constants = SsmConstants<Traits>;
+  const SsmWarp<Traits> self{p, filter, Lane() / 4, Lane() % 4, WarpOfBlock()};
+  const int g = self.g, q = self.q, warp = self.warp;
+  const bool output = Traits::kOutput && p.y != nullptr;
+
+  const unsigned char* device_constants = p.filters + filter * p.filter_bytes;
+  if constexpr (!Traits::kPasses) {
+    constexpr int kBytes = kMatrixBytes<T> + Constants::kSharedGroup;
+    for (int i = static_cast<int>(threadIdx.x) * 16; i < kBytes; i += Traits::kThreads * 16) {
+      *reinterpret_cast<uint4*>(Shared::constants() + i) =
+          *reinterpret_cast<const uint4*>(device_constants + i);
+    }
+  }
+  const Constants constants = Traits::kPasses
+                                  ? Constants{device_constants, Constants::kDeviceGroup}
+                                  : Constants{Shared::constants(), Constants::kSharedGroup};
+  if constexpr (Traits::kFront == Front::kShift) {
+    const float* taps = p.shift_taps + filter * p.taps;
+    for (int i = 0; i < Traits::kShiftMatrices; ++i) {
+      BuildMatrix<T>(Shared::shift(i), i >= 2, [&](int from, int to) {
+        const int tap = i % 2 * kT + to - from;
+        return tap >= 0 && tap < p.taps ? taps[tap] : 0.0f;
+      });
+    }
+  }
+  SyncBlock();
+
+  // This block's share of the filter's sequences, as items: tiles, or groups of short sequences.
+  constexpr int64_t kTile = kGroups * kRows * kT;  // tokens
+  const int64_t sequences = p.filter_sequences * p.run_segments;
+  const int per_item = kGroups / p.lanes;
+  const int64_t together = (sequences + per_item - 1) / per_item;
+  const int64_t first = together * split / p.splits * per_item;
+  const int64_t after = together * (split + 1) / p.splits * per_item;
+  const int64_t last = after < sequences ? after : sequences;
+  const int64_t tiles = (p.segment_length + kTile - 1) / kTile;
+  const int64_t items = (last - first + per_item - 1) / per_item * tiles;
+  const bool chained = tiles > 1;
+  const int passes = Traits::kPasses ? p.head_dim : 1;
+  // Whether all blocks of an item are there, for all lanes.
+  const auto is_whole = [&](int64_t item) {
+    if (!p.aligned) return false;
+    if (!chained) {
+      return p.segments == 1 && p.length == p.lanes * kRows * kT &&
+             first + (item + 1) * per_item <= last;
+    }
+    const int64_t segment = (first + item / tiles) % p.run_segments;
+    const int64_t end = segment * p.segment_length + p.segment_length;
+    return segment * p.segment_length + (item % tiles + 1) * kTile <=
+           (end < p.length ? end : p.length);
+  };
+
+  Row<T> next[kRows];
+  constexpr bool kPrefetch = Traits::kFront == Front::kGate;
+  if constexpr (kPrefetch) {
+    if (warp < items) {
+      const auto at = self.At(warp, first, last, tiles);
+      self.LoadRows(next, p.u, at, at.channel, is_whole(warp));
+    }
+  }
+
+  for (int64_t item = warp; item < items; item += kWarps) {
+    const auto at = self.At(item, first, last, tiles);
+    const int64_t tile = item % tiles;
+    const bool first_tile = tile == 0, last_tile = tile == tiles - 1;
+    const bool whole = is_whole(item);
+    const int64_t left = at.end - at.begin;  // tokens from the group's first on
+    // Where the group's sequence ends: `full`, its first token that is not in a full block, stands
+    // `ahead` blocks from the group's first.
+    const int64_t full = at.start + (at.end - at.start) / kT * kT;
+    const int64_t ahead = (full - at.begin) / kT;
+    const bool ends_here =
+        p.state_out != nullptr && at.exists && full >= at.begin &&
+        (!p.only_last || at.end == p.length) &&
+        (ahead < kRows || (ahead == kRows && last_tile && g % p.lanes == p.lanes - 1));
+    // Whether any group's may: the same for all lanes.
+    const int64_t to_end = full - at.begin + g * (kRows * kT);
+    const bool ending = p.state_out != nullptr && (!chained || (to_end >= 0 && to_end <= kTile));
+
+    float sum[Traits::kPasses ? kTiles : 1][8][4];  // over d1
+    if constexpr (Traits::kPasses) Clear(sum);
+
+    for (int d1 = 0; d1 < passes; ++d1) {
+      // H3: q and k of d1, v of d2. SsmConv: all of the channel.
+      const int64_t gate_channel =
+          Traits::kPasses && p.head_dim > 1 ? filter * p.head_dim + d1 : at.channel;
+
+      // 1
+      Row<T> u[kRows];
+      if constexpr (kPrefetch) {
+        LONGWAVE_UNROLL for (int i = 0; i < kRows; ++i) u[i] = next[i];
+        if (item + kWarps < items) {
+          const auto then = self.At(item + kWarps, first, last, tiles);
+          self.LoadRows(next, p.u, then, then.channel, is_whole(item + kWarps));
+        }
+      } else {
+        self.LoadRows(u, p.u, at, at.channel, whole);
+      }
+      if (Traits::kFront != Front::kGate && p.bias != nullptr) {
+        const float bias = self.Bias(2, at.channel);
+        LONGWAVE_UNROLL for (int i = 0; i < kRows; ++i) self.AddBias(u[i], bias, left - i * kT);
+      }
+      if constexpr (Traits::kFront == Front::kShift) {
+        self.Shift(u, at, whole);
+      } else if (Traits::kPasses && p.taps > 0) {
+        self.ShiftGeneral(u, at, gate_channel);
+      } else if (p.pre_gate != nullptr) {
+        Row<T> gate[kRows];
+        self.LoadRows(gate, p.pre_gate, at, at.channel, whole);
+        self.MultiplyRows(u, gate);
+      }
+
+      float y[kTiles][8][4];
+      Clear(y);
+      for (int group = 0; group < (Traits::kPasses ? p.pair_groups : 1); ++group) {
+        const PairConstants& c = constants.pairs(group);
+        // 2
+        float s[kTiles][8][4];
+        Clear(s);
+        Multiply<Corner::kNone>(s, u, constants.v(group));
+
+        // 3: the state before the tile, from the sequence's start or from the warp before.
+        const int pass = d1 * p.pair_groups + group;
+        float2* handed = Shared::state(Traits::kPasses ? pass : warp);
+        float2* hand_on = Shared::state(Traits::kPasses ? pass : (warp + 1) % kWarps);
+        if (chained) {
+          if constexpr (Traits::kPasses) {
+            SyncWarp();
+          } else if (item > 0) {
+            BarrierSync(1 + warp, 2 * kWarp);
+          }
+        }
+        float2 in[8];
+        LONGWAVE_UNROLL for (int j = 0; j < 8; ++j) {
+          const int pair = SlotPair(j, q);
+          in[j] = first_tile ? self.FirstState(at, c, self.StateIndex(at, d1, true), group, pair)
+                             : handed[pair];
+        }
+        if (Traits::kPasses && chained) SyncWarp();
+        Row<T> x[kRows];
+        float2 last_state[8];
+        LONGWAVE_UNROLL for (int j = 0; j < 8; ++j) {
+          float2 states[kRows + 1], after;
+          self.ScanPair(s, c, j, in[j], states, &after);
+          // 4
+          if (chained && g == kGroups - 1) hand_on[SlotPair(j, q)] = after;
+          LONGWAVE_UNROLL for (int i = 0; i <= kRows; ++i) {
+            if (ends_here && ahead == i) last_state[j] = states[i];
+          }
+          LONGWAVE_UNROLL for (int i = 0; i < kRows; ++i) Set(x[i], j, states[i]);
+        }
+        if (chained && !Traits::kPasses && item + 1 < items) {
+          BarrierArrive(1 + (warp + 1) % kWarps, 2 * kWarp);
+        }
+
+        if (ending) {
+          // Group after group, as their tails share a row of shared memory.
+          for (int owner = 0; owner < kGroups; ++owner) {
+            if (ShuffleFrom(ends_here ? 1 : 0, 4 * owner) == 0) continue;
+            float* tail = Shared::tail(warp);
+            SyncWarp();
+            LONGWAVE_UNROLL for (int i = 0; i < kRows; ++i) {
+              if (g != owner || ahead != i) continue;
+              LONGWAVE_UNROLL for (int j = 0; j < 8; ++j) {
+                const float2 v = Get(u[i], j);
+                tail[SlotToken(j, q, 0)] = v.x;
+                tail[SlotToken(j, q, 1)] = v.y;
+              }
+            }
+            SyncWarp();
+            if (g != owner) continue;
+            LONGWAVE_UNROLL for (int j = 0; j < 8; ++j) {
+              self.LastState(c, self.StateIndex(at, d1, !p.only_last), group, SlotPair(j, q),
+                             last_state[j], tail, static_cast<int>(at.end - full));
+            }
+          }
+        }
+
+        // 5
+        if (output) Multiply<Corner::kNone>(y, x, constants.w(group));
+      }
+      if (!output) continue;
+
+      Multiply<Corner::kLowerLeft>(y, u, constants.k());
+      if (p.post_gate != nullptr) {
+        Row<T> gate[kRows];
+        self.LoadRows(gate, p.post_gate, at, gate_channel, whole);
+        const float bias = Traits::kFront == Front::kGate ? 0.0f : self.Bias(0, gate_channel);
+        LONGWAVE_UNROLL for (int i = 0; i < kRows; ++i) {
+          LONGWAVE_UNROLL for (int j = 0; j < 8; ++j) {
+            const float2 f = Get(gate[i], j);
+            y[i / 2][j][i % 2 * 2] *= f.x + bias;
+            y[i / 2][j][i % 2 * 2 + 1] *= f.y + bias;
+          }
+        }
+      }
+      if constexpr (Traits::kPasses) {
+        LONGWAVE_UNROLL for (int m = 0; m < kTiles; ++m) {
+          LONGWAVE_UNROLL for (int j = 0; j < 8; ++j) {
+            LONGWAVE_UNROLL for (int i = 0; i < 4; ++i) sum[m][j][i] += y[m][j][i];
+          }
+        }
+        if (d1 + 1 < passes) continue;
+      }
+      // Out. The channels of heads leave ordered (d2, head).
+      const int64_t channel = Traits::kPasses && p.head_dim > 1
+                                  ? at.channel % p.head_dim * p.heads + filter
+                                  : at.channel;
+      T* out = const_cast<T*>(self.Tokens(p.y, at, channel));
+      LONGWAVE_UNROLL for (int i = 0; i < kRows; ++i) {
+        Row<T> row;
+        LONGWAVE_UNROLL for (int j = 0; j < 8; ++j) {
+          if constexpr (Traits::kPasses) {
+            Set(row, j, Block(sum, i, j));
+          } else {
+            Set(row, j, Block(y, i, j));
+          }
+        }
+        if (whole) {
+          StoreWhole(row, out + i * kT, q);
+        } else {
+          StorePart(row, out + i * kT, left - i * kT, q);
+        }
+      }
+    }
+  }
+}
+
+}  // namespace longwave::gpu
