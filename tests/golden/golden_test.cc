@@ -51,9 +51,8 @@ TEST_P(GoldenLogits, EveryChunkLength) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, GoldenLogits,
-                         testing::Combine(testing::Values("h3-pure-hd1", "h3-pure-hd8",
-                                                          "h3-hybrid", "h3-hybrid-rotary",
-                                                          "h3-long"),
+                         testing::Combine(testing::Values("h3-pure-hd1", "h3-pure-hd8", "h3-hybrid",
+                                                          "h3-hybrid-rotary", "h3-long"),
                                           testing::ValuesIn(Targets())),
                          [](const auto& info) {
                            std::string name = std::get<0>(info.param);

@@ -44,9 +44,7 @@ struct Target {
   double Tolerance(double float32) const {
     return options.dtype == Dtype::kFloat32 ? float32 : 2e-2;
   }
-  std::string name() const {
-    return gpu() ? std::string("cuda_") + Name(options.dtype) : "cpu";
-  }
+  std::string name() const { return gpu() ? std::string("cuda_") + Name(options.dtype) : "cpu"; }
 };
 inline void PrintTo(const Target& target, std::ostream* out) { *out << target.name(); }
 
@@ -78,8 +76,7 @@ struct Case {
     if (loaded.ok()) model = *loaded;
     if (file.ok()) golden = *file;
   }
-  std::unique_ptr<SequenceRunner> Runner(int64_t chunk, ThreadPool& pool,
-                                         int64_t batch = 1) const {
+  std::unique_ptr<SequenceRunner> Runner(int64_t chunk, ThreadPool& pool, int64_t batch = 1) const {
     auto runner = SequenceRunner::Create(model, {.chunk = chunk, .batch = batch}, &pool);
     EXPECT_TRUE(runner.ok()) << runner.status();
     return *std::move(runner);

@@ -135,8 +135,8 @@ absl::StatusOr<absl::Span<const float>> SequenceRunner::hidden() {
 
 absl::Status SequenceRunner::TokenLoss(absl::Span<const int32_t> targets, absl::Span<float> nll) {
   LONGWAVE_RETURN_IF_ERROR(CheckRange("loss", "pending", losses_.pending(), 0, 0));
-  LONGWAVE_RETURN_IF_ERROR(CheckRange("loss", "out", static_cast<int64_t>(nll.size()),
-                                      Size(targets)));
+  LONGWAVE_RETURN_IF_ERROR(
+      CheckRange("loss", "out", static_cast<int64_t>(nll.size()), Size(targets)));
   LONGWAVE_RETURN_IF_ERROR(StartTokenLoss(targets));
   const absl::StatusOr<absl::Span<const float>> values = TakeTokenLoss();
   if (!values.ok()) return values.status();
@@ -261,8 +261,8 @@ absl::Status SequenceRunner::Greedy(int64_t count, absl::Span<int32_t> out) {
   const int64_t batch = options_.batch, vocab = model_->config().vocab_size;
   LONGWAVE_RETURN_IF_ERROR(CheckRange("greedy", "rows", rows(), 1));
   LONGWAVE_RETURN_IF_ERROR(CheckRange("greedy", "count", count, 1));
-  LONGWAVE_RETURN_IF_ERROR(CheckRange("greedy", "out", static_cast<int64_t>(out.size()),
-                                      batch * count, batch * count));
+  LONGWAVE_RETURN_IF_ERROR(
+      CheckRange("greedy", "out", static_cast<int64_t>(out.size()), batch * count, batch * count));
   LONGWAVE_RETURN_IF_ERROR(CheckCache(count - 1));
   const Device device = model_->device();
   Array logits, history;  // (batch, vocab); (count, batch): the tokens
@@ -290,8 +290,8 @@ absl::Status SequenceRunner::Greedy(int64_t count, absl::Span<int32_t> out) {
       LONGWAVE_RETURN_IF_ERROR(RunArgmax(batch, vocab, argmax, stream_));
     }
     if (on_gpu()) {
-      LONGWAVE_RETURN_IF_ERROR(stream_.queue().CopyOnDevice(
-          tokens, tokens_.on_device(), batch * int64_t{sizeof(int32_t)}));
+      LONGWAVE_RETURN_IF_ERROR(stream_.queue().CopyOnDevice(tokens, tokens_.on_device(),
+                                                            batch * int64_t{sizeof(int32_t)}));
     }
   }
   std::vector<int32_t> made(count * batch);
@@ -318,8 +318,7 @@ absl::Status SequenceRunner::Transform(absl::Span<const float> x, absl::Span<flo
   const int64_t bytes = static_cast<int64_t>(x.size()) * kFloat;
   float* signal = on_gpu() ? workspace_.x.floats() : y.data();
   LONGWAVE_RETURN_IF_ERROR(CopyIn(signal, x.data(), bytes, stream_));
-  LONGWAVE_RETURN_IF_ERROR(
-      model_->Transform(signal, length, state_, workspace_, stream_, timer_));
+  LONGWAVE_RETURN_IF_ERROR(model_->Transform(signal, length, state_, workspace_, stream_, timer_));
   return on_gpu() ? CopyOut(y.data(), signal, bytes, stream_) : absl::OkStatus();
 }
 

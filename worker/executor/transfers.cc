@@ -56,8 +56,8 @@ float* LossDownload::Begin(int64_t count) {
 absl::Status LossDownload::End(Stream& stream) {
   Slot& slot = slots_[begun_ % kMost];
   if (on_gpu_) {
-    LONGWAVE_RETURN_IF_ERROR(stream.queue().CopyToHost(
-        slot.pinned.as<float>(), device_.data(), slot.count * int64_t{sizeof(float)}));
+    LONGWAVE_RETURN_IF_ERROR(stream.queue().CopyToHost(slot.pinned.as<float>(), device_.data(),
+                                                       slot.count * int64_t{sizeof(float)}));
     LONGWAVE_RETURN_IF_ERROR(slot.done.Record(stream.queue()));
   }
   ++begun_;

@@ -29,10 +29,10 @@ class H3Layer : public Layer {
   ModelConfig config_;
   Dtype dtype_ = Dtype::kFloat32;
   LayerNormWeights norm_;
-  const void* qkv_weight_ = nullptr;  // (3 d, d): one product for all three
-  const float* qkv_bias_ = nullptr;   // (3 d)
-  const void* out_weight_ = nullptr;  // (d, d)
-  const float* out_bias_ = nullptr;   // (d)
+  const void* qkv_weight_ = nullptr;   // (3 d, d): one product for all three
+  const float* qkv_bias_ = nullptr;    // (3 d)
+  const void* out_weight_ = nullptr;   // (d, d)
+  const float* out_bias_ = nullptr;    // (d)
   const float* shift_taps_ = nullptr;  // (d, d_state), the skip included
   SsmFilter filter_;
   MlpWeights mlp_;
@@ -51,16 +51,15 @@ absl::Status H3Layer::Load(const ModelConfig& config, int64_t index, WeightLoade
   for (const char* name : {"q_proj.", "k_proj.", "v_proj."}) {
     LONGWAVE_RETURN_IF_ERROR(
         weights.LoadInto(mixer + name + "weight", {d, d}, qkv_weight.data() + i * d * d));
-    LONGWAVE_RETURN_IF_ERROR(
-        weights.LoadInto(mixer + name + "bias", {d}, qkv_bias.data() + i * d));
+    LONGWAVE_RETURN_IF_ERROR(weights.LoadInto(mixer + name + "bias", {d}, qkv_bias.data() + i * d));
     ++i;
   }
   const std::string qkv = mixer + "{q,k,v}_proj.";
   const void* placed;
   LONGWAVE_ASSIGN_OR_RETURN(qkv_weight_,
                             weights.Place(qkv + "weight", std::move(qkv_weight), dtype_));
-  LONGWAVE_ASSIGN_OR_RETURN(
-      placed, weights.Place(qkv + "bias", std::move(qkv_bias), Dtype::kFloat32));
+  LONGWAVE_ASSIGN_OR_RETURN(placed,
+                            weights.Place(qkv + "bias", std::move(qkv_bias), Dtype::kFloat32));
   qkv_bias_ = static_cast<const float*>(placed);
   LONGWAVE_ASSIGN_OR_RETURN(out_weight_,
                             weights.LoadWeight(mixer + "output_linear.weight", {d, d}));
@@ -156,8 +155,8 @@ int64_t H3Layer::ScratchBytes(int64_t batch, int64_t length, Device device) cons
   const absl::StatusOr<H3MixPlan> plan = PlanH3Mix(MixDesc(batch, length), device);
   if (!plan.ok()) return bytes;
   if (!device.is_gpu()) return std::max(bytes, plan->scratch_floats * int64_t{sizeof(float)});
-  return std::max({bytes, QkvDesc(rows).gpu_scratch_bytes(true),
-                   OutDesc(rows).gpu_scratch_bytes(false)});
+  return std::max(
+      {bytes, QkvDesc(rows).gpu_scratch_bytes(true), OutDesc(rows).gpu_scratch_bytes(false)});
 }
 
 absl::Status H3Layer::Forward(float* x, LayerContext& context) const {

@@ -22,8 +22,8 @@ namespace longwave {
 
 // What a layer works with in one call, all of it in the memory of the stream's device.
 struct LayerContext {
-  int64_t batch;   // sequences
-  int64_t length;  // tokens of each
+  int64_t batch;            // sequences
+  int64_t length;           // tokens of each
   const Array* states;      // the layer's own tensors, in the order it declared them
   KvCache* cache;           // attention layers only
   const int64_t* position;  // not null: see RunAttention()

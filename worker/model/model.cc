@@ -91,8 +91,8 @@ absl::Status Model::LoadLayers(WeightLoader& weights) {
   const int64_t d = config_.d_model;
   if (h3) {
     LONGWAVE_ASSIGN_OR_RETURN(
-        embedding_, weights.LoadWeight("backbone.embeddings.word_embeddings.weight",
-                                       {config_.vocab_size, d}));
+        embedding_,
+        weights.LoadWeight("backbone.embeddings.word_embeddings.weight", {config_.vocab_size, d}));
     LONGWAVE_ASSIGN_OR_RETURN(final_norm_,
                               weights.LoadNorm("backbone.ln_f.", d, config_.layer_norm_epsilon));
   }
@@ -139,9 +139,8 @@ int64_t Model::workspace_bytes(int64_t chunk, int threads, int64_t batch) const 
   if (config_.type == ModelConfig::Type::kH3) {
     TokenLossDesc loss{rows, config_.d_model, config_.vocab_size};
     loss.dtype = dtype_;
-    scratch = std::max(scratch, device_.is_gpu()
-                                    ? loss.gpu_scratch_bytes()
-                                    : loss.scratch_floats() * int64_t{sizeof(float)});
+    scratch = std::max(scratch, device_.is_gpu() ? loss.gpu_scratch_bytes()
+                                                 : loss.scratch_floats() * int64_t{sizeof(float)});
     bytes += rows * config_.d_model * SizeOf(dtype_);  // hidden
     // Tokens, targets, losses and logits of a GPU's runner.
     if (device_.is_gpu()) bytes += 12 * rows + 4 * RunnerLogits(rows, batch);
@@ -171,8 +170,7 @@ absl::StatusOr<ModelState> Model::NewState(Stream& stream, int64_t batch, int64_
       state.caches.emplace_back(heads, head_dim);
       continue;
     }
-    absl::StatusOr<KvCache> cache =
-        KvCache::OnGpu(device_, batch, heads, head_dim, dtype_, tokens);
+    absl::StatusOr<KvCache> cache = KvCache::OnGpu(device_, batch, heads, head_dim, dtype_, tokens);
     if (!cache.ok()) return cache.status();
     state.caches.push_back(*std::move(cache));
   }
@@ -196,8 +194,7 @@ absl::StatusOr<HostState> Model::ExportState(const ModelState& state, Stream& st
   HostState host;
   for (const Array& tensor : state.tensors) {
     host.emplace_back(tensor.bytes() / sizeof(float));
-    LONGWAVE_RETURN_IF_ERROR(
-        CopyOut(host.back().data(), tensor.data(), tensor.bytes(), stream));
+    LONGWAVE_RETURN_IF_ERROR(CopyOut(host.back().data(), tensor.data(), tensor.bytes(), stream));
   }
   return host;
 }
@@ -219,9 +216,9 @@ absl::Status Model::RunLayers(float* x, const ModelInput& input, ModelState& sta
                               Workspace& workspace, Stream& stream, PartTimer* timer) const {
   size_t cache = 0;
   for (size_t i = 0; i < layers_.size(); ++i) {
-    LayerContext context{state.batch,    input.length, state.tensors.data() + first_state_[i],
-                         nullptr,        input.position, workspace,
-                         stream,         timer};
+    LayerContext context{state.batch, input.length,   state.tensors.data() + first_state_[i],
+                         nullptr,     input.position, workspace,
+                         stream,      timer};
     if (config_.IsAttention(static_cast<int64_t>(i))) context.cache = &state.caches[cache++];
     LONGWAVE_RETURN_IF_ERROR(layers_[i]->Forward(x, context));
   }
@@ -234,8 +231,8 @@ absl::Status Model::Forward(const ModelInput& input, ModelState& state, Workspac
   const int64_t d = config_.d_model, rows = state.batch * input.length;
   float* x = workspace.x.floats();
   if (timer != nullptr) LONGWAVE_RETURN_IF_ERROR(timer->Mark("other", stream));
-  LONGWAVE_RETURN_IF_ERROR(RunEmbedding(rows, d, config_.vocab_size, dtype_, embedding_,
-                                        input.tokens, x, stream));
+  LONGWAVE_RETURN_IF_ERROR(
+      RunEmbedding(rows, d, config_.vocab_size, dtype_, embedding_, input.tokens, x, stream));
   if (timer != nullptr) LONGWAVE_RETURN_IF_ERROR(timer->Mark("embedding", stream));
   LONGWAVE_RETURN_IF_ERROR(RunLayers(x, input, state, workspace, stream, timer));
   LONGWAVE_RETURN_IF_ERROR(

@@ -122,13 +122,15 @@ class Model {
 
  private:
   Model() = default;
-  static absl::StatusOr<std::shared_ptr<const Model>> Make(
-      const ModelConfig& config, const std::string& folder,
-      std::shared_ptr<const Safetensors> file, const ModelOptions& options, uint64_t seed);
+  static absl::StatusOr<std::shared_ptr<const Model>> Make(const ModelConfig& config,
+                                                           const std::string& folder,
+                                                           std::shared_ptr<const Safetensors> file,
+                                                           const ModelOptions& options,
+                                                           uint64_t seed);
   absl::Status LoadLayers(WeightLoader& weights);
   // x (rows, d_model), in and out, through all layers.
-  absl::Status RunLayers(float* x, const ModelInput& input, ModelState& state,
-                         Workspace& workspace, Stream& stream, PartTimer* timer) const;
+  absl::Status RunLayers(float* x, const ModelInput& input, ModelState& state, Workspace& workspace,
+                         Stream& stream, PartTimer* timer) const;
 
   ModelConfig config_;
   std::string folder_;

@@ -107,8 +107,7 @@ absl::Status S4dLayer::Forward(float* x, LayerContext& context) const {
     in = context.workspace.b.floats();
     LONGWAVE_RETURN_IF_ERROR(RunLayerNorm(norm_, rows, H, x, in, stream));
   }
-  LONGWAVE_RETURN_IF_ERROR(
-      RunTranspose(rows, H, Dtype::kFloat32, in, dtype_, u, stride, stream));
+  LONGWAVE_RETURN_IF_ERROR(RunTranspose(rows, H, Dtype::kFloat32, in, dtype_, u, stride, stream));
   LONGWAVE_RETURN_IF_ERROR(context.Done("transpose"));
 
   absl::StatusOr<SsmConvPlan> plan =
@@ -122,8 +121,7 @@ absl::Status S4dLayer::Forward(float* x, LayerContext& context) const {
   conv.state_in = conv.state_out = context.states[0].floats();
   LONGWAVE_RETURN_IF_ERROR(RunSsmConv(*plan, filter_, conv, stream));
   LONGWAVE_RETURN_IF_ERROR(context.Done("conv"));
-  LONGWAVE_RETURN_IF_ERROR(
-      RunActivate(Activation::kGeluErf, H, rows, stride, dtype_, u, stream));
+  LONGWAVE_RETURN_IF_ERROR(RunActivate(Activation::kGeluErf, H, rows, stride, dtype_, u, stream));
   LONGWAVE_RETURN_IF_ERROR(context.Done("gelu"));
   LONGWAVE_RETURN_IF_ERROR(RunGemm(
       LinearDesc(rows),
