@@ -164,10 +164,10 @@ std::string AttentionDesc::ToString() const {
 
 int64_t AttentionDesc::scratch_floats() const { return kQueries * (kPage + head_dim) + rotary_dim; }
 
-AttentionCudaPlan PlanAttentionCuda(const AttentionDesc& desc, const Device& device) {
+AttentionCudaPlan PlanAttentionCuda(const AttentionDesc& desc, const Device& device, bool aligned) {
   AttentionCudaPlan plan;
-  plan.tiles = desc.dtype != Dtype::kFloat32 && desc.length >= 16 && desc.head_dim % 8 == 0 &&
-               desc.head_dim <= 128;
+  plan.tiles = aligned && desc.dtype != Dtype::kFloat32 && desc.length >= 16 &&
+               desc.head_dim % 8 == 0 && desc.head_dim <= 128;
   if (plan.tiles) {
     plan.padded_dim = desc.head_dim <= 32 ? 32 : desc.head_dim <= 64 ? 64 : 128;
     return plan;

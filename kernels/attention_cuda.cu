@@ -41,7 +41,7 @@ LONGWAVE_DEVICE int64_t Past(const AttentionParams& p) {
 // 2^(from - to), right also where both are -infinity.
 LONGWAVE_DEVICE float Fade(float from, float to) { return from == to ? 1.0f : exp2f(from - to); }
 
-// A block for each token.
+// Blocks of tokens x parts of the width: all of it, or for few tokens a value for each thread.
 template <typename T>
 __global__ void __launch_bounds__(256) StoreTokens(const AttentionParams p) {
   const int half = p.rotary_dim / 2, thread = static_cast<int>(threadIdx.x);
@@ -61,7 +61,8 @@ __global__ void __launch_bounds__(256) StoreTokens(const AttentionParams p) {
   const int width = p.heads * p.head_dim;
   T* q = static_cast<T*>(p.qkv) + token * 3 * width;
   const bool kept = position < p.capacity;
-  for (int i = thread; i < width; i += 256) {
+  for (int i = static_cast<int>(blockIdx.y) * 256 + thread; i < width;
+       i += 256 * static_cast<int>(gridDim.y)) {
     const int head = i / p.head_dim, feature = i % p.head_dim;
     if (feature >= half && feature < p.rotary_dim) continue;  // with its partner
     const int64_t to =
@@ -96,16 +97,23 @@ constexpr int kPitch = kDim + 8;
 template <int kDim>
 constexpr int64_t kTileShared = 2 * 2 * kKeys* kPitch<kDim> * 2;
 
-// Keys (or values) [first, first + 64) to shared memory; those at `end` and beyond as zeros.
+// Keys and values [first, first + 64) to shared memory, one after the other; those at `end` and
+// beyond as zeros.
 template <typename T, int kDim>
-LONGWAVE_DEVICE void FetchTile(const T* from, int64_t first, int64_t end, int head_dim, T* tile) {
-  constexpr int kPieces = kDim / 8;  // of 16 bytes
-  LONGWAVE_UNROLL for (int i = 0; i < kKeys * kPieces / kTileThreads; ++i) {
-    const int at = i * kTileThreads + static_cast<int>(threadIdx.x);
-    const int row = at / kPieces, column = at % kPieces * 8;
-    const bool there = first + row < end && column < head_dim;
-    gpu::CopyAsync16(tile + row * kPitch<kDim> + column,
-                     there ? from + (first + row) * head_dim + column : from, there ? 16 : 0);
+LONGWAVE_DEVICE void FetchTile(const T* keys, const T* values, int64_t first, int64_t end,
+                               int head_dim, T* tile) {
+  constexpr int kPieces = kDim / 8;              // of 16 bytes, of a row
+  constexpr int kRows = kTileThreads / kPieces;  // at a time
+  const int row = static_cast<int>(threadIdx.x) / kPieces;
+  const int column = static_cast<int>(threadIdx.x) % kPieces * 8;
+  const int rows = column < head_dim ? static_cast<int>(std::min<int64_t>(kKeys, end - first)) : 0;
+  const int64_t from = (first + row) * head_dim + column;
+  T* to = tile + row * kPitch<kDim> + column;
+  LONGWAVE_UNROLL for (int i = 0; i < kKeys / kRows; ++i) {
+    const bool there = row + i * kRows < rows;
+    const int64_t at = there ? from + i * kRows * head_dim : 0;
+    gpu::CopyAsync16(to + i * kRows * kPitch<kDim>, keys + at, there ? 16 : 0);
+    gpu::CopyAsync16(to + (kKeys + i * kRows) * kPitch<kDim>, values + at, there ? 16 : 0);
   }
 }
 
@@ -127,8 +135,7 @@ __global__ void __launch_bounds__(kTileThreads) Tiles(const AttentionParams p) {
   const T* values = static_cast<const T*>(p.values) + sequence * p.capacity * p.head_dim;
   const int64_t end = std::min(p.capacity, past + std::min(p.length, first + kQueries));
 
-  FetchTile<T, kDim>(keys, 0, end, p.head_dim, shared);
-  FetchTile<T, kDim>(values, 0, end, p.head_dim, shared + kTile);
+  FetchTile<T, kDim>(keys, values, 0, end, p.head_dim, shared);
   gpu::CopyAsyncCommit();
 
   // This warp's 16 queries; this lane's are rows g and g + 8.
@@ -152,9 +159,8 @@ __global__ void __launch_bounds__(kTileThreads) Tiles(const AttentionParams p) {
     const T* key_tile = shared + tile % 2 * 2 * kTile;
     const T* value_tile = key_tile + kTile;
     if (tile + 1 < tiles) {
-      T* next = shared + (tile + 1) % 2 * 2 * kTile;
-      FetchTile<T, kDim>(keys, (tile + 1) * kKeys, end, p.head_dim, next);
-      FetchTile<T, kDim>(values, (tile + 1) * kKeys, end, p.head_dim, next + kTile);
+      FetchTile<T, kDim>(keys, values, (tile + 1) * kKeys, end, p.head_dim,
+                         shared + (tile + 1) % 2 * 2 * kTile);
     }
     gpu::CopyAsyncCommit();
     gpu::CopyAsyncWait<1>();
@@ -171,15 +177,14 @@ __global__ void __launch_bounds__(kTileThreads) Tiles(const AttentionParams p) {
         gpu::Mma(score[2 * n + 1], query[k], b[2], b[3], T());
       }
     }
-    const int64_t base = tile * kKeys;
-    const bool masked = base + kKeys > past + first + gpu::WarpOfBlock() * 16 || base + kKeys > end;
+    // The last key of this tile that queries g and g + 8 see; 64 and more: all.
+    const int64_t last = std::min(past + mine, end - 1) - tile * kKeys;
+    const int64_t last_below = std::min(past + mine + 8, end - 1) - tile * kKeys;
+    const int sees[2] = {static_cast<int>(std::min<int64_t>(last, kKeys)),
+                         static_cast<int>(std::min<int64_t>(last_below, kKeys))};
     LONGWAVE_UNROLL for (int n = 0; n < kKeys / 8; ++n) {
       LONGWAVE_UNROLL for (int i = 0; i < 4; ++i) {
-        score[n][i] *= p.scale;
-        if (masked) {
-          const int64_t key = base + n * 8 + q2 + i % 2;
-          if (key > past + mine + i / 2 * 8 || key >= end) score[n][i] = -INFINITY;
-        }
+        score[n][i] = n * 8 + q2 + i % 2 <= sees[i / 2] ? score[n][i] * p.scale : -INFINITY;
       }
     }
     // The first tile holds key 0, which every query sees: `largest` is finite from there on.
@@ -442,7 +447,9 @@ absl::Status RunAttentionCuda(const AttentionDesc& desc, void* qkv, KvCache& cac
                                                    ", ", cache.heads(), " heads of ",
                                                    cache.head_dim(), ", ", Name(cache.dtype())));
   }
-  const AttentionCudaPlan plan = PlanAttentionCuda(desc, stream.device());
+  const AttentionCudaPlan plan = PlanAttentionCuda(
+      desc, stream.device(),
+      (reinterpret_cast<uintptr_t>(qkv) | reinterpret_cast<uintptr_t>(out)) % 4 == 0);
   const absl::StatusOr<void*> scratch = stream.queue().Scratch(plan.scratch_bytes);
   if (!scratch.ok()) return scratch.status();
   AttentionParams p;
@@ -466,10 +473,11 @@ absl::Status RunAttentionCuda(const AttentionDesc& desc, void* qkv, KvCache& cac
   p.scale = 1.4426950408889634f / std::sqrt(static_cast<float>(desc.head_dim));
   p.vectors = gpu::Aligned16(qkv, desc.head_dim * SizeOf(desc.dtype)) && gpu::Aligned16(p.values);
   const int64_t tokens = desc.batch * desc.length;
+  const dim3 grid(static_cast<unsigned>(tokens),
+                  tokens >= 1024 ? 1 : static_cast<unsigned>((desc.width() + 255) / 256));
   const absl::Status status = gpu::WithType(desc.dtype, [&](auto type) -> absl::Status {
     using T = decltype(type);
-    LONGWAVE_RETURN_IF_ERROR(gpu::Launch("Attention's cache", sizes, StoreTokens<T>,
-                                         dim3(static_cast<unsigned>(tokens)), 256,
+    LONGWAVE_RETURN_IF_ERROR(gpu::Launch("Attention's cache", sizes, StoreTokens<T>, grid, 256,
                                          desc.rotary_dim * 4, stream.queue().stream(), p));
     return plan.tiles ? LaunchTiles<T>(plan, p, sizes, stream)
                       : LaunchSplit<T>(plan, p, sizes, stream);

@@ -19,8 +19,8 @@ inline absl::Status CheckRange(const char* op, const char* field, int64_t value,
 // The CPU backend computes in float32 only.
 inline absl::Status CheckFloat32(const char* op, const char* field, Dtype dtype) {
   if (dtype == Dtype::kFloat32) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(
-      op, ": ", field, " is ", Name(dtype), ", and the CPU computes in float32 only"));
+  return absl::InvalidArgumentError(
+      absl::StrCat(op, ": ", field, " is ", Name(dtype), ", and the CPU computes in float32 only"));
 }
 
 // The CPU computes in float32 alone.

@@ -39,6 +39,7 @@ inline uint16_t ToBits(GpuDtype dtype, float x) {
   uint32_t bits;
   std::memcpy(&bits, &x, 4);
   if (dtype == GpuDtype::kBFloat16) return static_cast<uint16_t>(bits >> 16);
+  if (std::isnan(x)) return 0x7fff;
   const uint32_t sign = bits >> 16 & 0x8000;
   const double magnitude = std::fabs(double{x});
   if (magnitude < std::ldexp(1, -14)) {
