@@ -23,12 +23,6 @@ inline absl::Status CheckFloat32(const char* op, const char* field, Dtype dtype)
       absl::StrCat(op, ": ", field, " is ", Name(dtype), ", and the CPU computes in float32 only"));
 }
 
-// The CPU computes in float32 alone.
-inline absl::Status CheckCpuDtype(const char* op, Dtype dtype) {
-  if (dtype == Dtype::kFloat32) return absl::OkStatus();
-  return absl::UnimplementedError(absl::StrCat(op, ": dtype = ", Name(dtype), " on cpu"));
-}
-
 }  // namespace longwave
 
 #define LONGWAVE_RETURN_IF_ERROR(expr)              \

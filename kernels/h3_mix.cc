@@ -43,7 +43,7 @@ absl::StatusOr<H3MixPlan> PlanH3Mix(const H3MixDesc& desc, Device device) {
     }
     return plan;
   }
-  LONGWAVE_RETURN_IF_ERROR(CheckCpuDtype("H3Mix", desc.dtype));
+  LONGWAVE_RETURN_IF_ERROR(CheckFloat32("H3Mix", "dtype", desc.dtype));
   if (plan.evaluation == SsmEvaluation::kAuto) {
     plan.evaluation = desc.length < kSsmBlock ? SsmEvaluation::kStep : SsmEvaluation::kDualForm;
   }

@@ -7,6 +7,7 @@
 #include "kernels/checks.h"
 #include "kernels/elementwise.h"
 #include "kernels/fft_conv.h"
+#include "kernels/long_conv_cuda.h"
 
 namespace longwave {
 
@@ -14,21 +15,180 @@ absl::Status LongConvDesc::Validate() const {
   LONGWAVE_RETURN_IF_ERROR(CheckRange("LongConv", "batch", batch, 1));
   LONGWAVE_RETURN_IF_ERROR(CheckRange("LongConv", "channels", channels, 1));
   LONGWAVE_RETURN_IF_ERROR(CheckRange("LongConv", "length", length, 1, int64_t{1} << 36));
-  return CheckRange("LongConv", "taps", taps, 1);
+  LONGWAVE_RETURN_IF_ERROR(CheckRange("LongConv", "taps", taps, 1));
+  return CheckRange("LongConv", "block", block, 0);
 }
 
 std::string LongConvDesc::ToString() const {
-  return absl::StrCat("LongConv(batch=", batch, " channels=", channels, " length=", length,
-                      " taps=", taps, ")");
+  return absl::StrCat(
+      "LongConv(batch=", batch, " channels=", channels, " length=", length, " taps=", taps, " ",
+      Name(dtype),
+      evaluation == LongConvEvaluation::kAuto ? "" : absl::StrCat(" ", Name(evaluation)),
+      block == 0 ? "" : absl::StrCat(" block=", block), ")");
+}
+
+const char* Name(LongConvEvaluation evaluation) {
+  switch (evaluation) {
+    case LongConvEvaluation::kAuto:
+      return "auto";
+    case LongConvEvaluation::kBlockFft:
+      return "block_fft";
+    case LongConvEvaluation::kToeplitz:
+      return "toeplitz";
+    case LongConvEvaluation::kOnChipFft:
+      return "on_chip_fft";
+    case LongConvEvaluation::kOuterFft:
+      return "outer_fft";
+  }
+  return "?";
+}
+
+std::string LongConvPlan::ToString() const {
+  return absl::StrCat(desc.ToString(), ": ", Name(evaluation), " N=", block, " = ",
+                      radices.columns1, "*", radices.columns2, " * ", radices.first, "*",
+                      radices.second, "*", radices.third, ", ", input_blocks, " x ", tap_blocks,
+                      " blocks, ", sequences, " sequences at a time, ", device_scratch,
+                      " bytes of scratch");
+}
+
+namespace {
+
+// ---- Plans for a GPU
+
+// On chip N = R1 M. FftConvKernel has these M = R2 R3 and R1.
+constexpr int kMiddles[][2] = {{1, 16}, {1, 32}, {4, 16}, {8, 16}, {16, 16}, {16, 32}, {32, 32}};
+constexpr int kFirsts[] = {8, 10, 12, 14, 16};
+constexpr int64_t kSmallestRow = 2048;      // of an outer transform
+constexpr int64_t kRowsInCache = 26 << 20;  // bytes of an outer transform's rows at a time
+// The longest Toeplitz product whose tokens fit in shared memory: 186 KB, or 148.
+constexpr int64_t kToeplitzMinLength = 16;
+constexpr int64_t kToeplitzMaxLength = 2048, kToeplitzMaxLengthInLess = 1536;
+
+// Every shape there is, on chip or with columns, by rising N, without two of one N: the one with
+// the shorter rows, of which more fit on a multiprocessor.
+std::vector<LongConvRadices> Shapes(bool outer) {
+  std::vector<LongConvRadices> shapes;
+  for (const auto& middle : kMiddles) {
+    if (!outer) {
+      for (const int first : kFirsts) shapes.push_back({1, 1, first, middle[0], middle[1]});
+    } else if (16 * middle[0] * middle[1] >= kSmallestRow) {
+      for (const int columns2 : {1, 16}) {
+        for (const int columns1 : kFirsts) {
+          shapes.push_back({columns1, columns2, 16, middle[0], middle[1]});
+        }
+      }
+    }
+  }
+  const auto size = [](const LongConvRadices& r) { return r.columns() * r.row(); };
+  std::stable_sort(shapes.begin(), shapes.end(), [&](const auto& a, const auto& b) {
+    return size(a) != size(b) ? size(a) < size(b) : a.row() < b.row();
+  });
+  shapes.erase(std::unique(shapes.begin(), shapes.end(),
+                           [&](const auto& a, const auto& b) { return size(a) == size(b); }),
+               shapes.end());
+  return shapes;
+}
+
+// Predicted time in ps for each token and channel of an H100, from counts of instructions and
+// bytes: only their order matters.
+double OnChipCost(const LongConvDesc& desc, const LongConvRadices& radices) {
+  const double n = static_cast<double>(radices.row());
+  const double blocks = std::ceil(static_cast<double>(desc.length) / n);
+  const double cost = 2.2 + 0.36 * std::log2(n) + (radices.second * radices.third >= 1024 ? 2 : 0);
+  return blocks * n / static_cast<double>(desc.length) * cost;
+}
+double OuterCost(const LongConvDesc& desc, int64_t taps, const LongConvRadices& radices) {
+  const double n = static_cast<double>(radices.columns() * radices.row());
+  const double inputs = std::ceil(static_cast<double>(desc.length) / n);
+  const double filters = std::ceil(static_cast<double>(taps) / n);
+  const double pairs = inputs * filters - filters * (filters - 1) / 2;
+  const double row = radices.row() <= 4096 ? 0 : radices.row() <= 8192 ? 1 : 3;
+  return pairs * n / static_cast<double>(desc.length) * (12 + row + (filters > 1 ? 3 : 0));
+}
+double ToeplitzCost(const LongConvDesc& desc, int64_t taps) {
+  const double length = static_cast<double>((desc.length + 63) / 64 * 64);
+  const double t = static_cast<double>(taps) + 64;
+  const double products = t < length ? t * (2 * length - t) / length : length;
+  const double rows = static_cast<double>((desc.batch + 31) / 32 * 32);
+  return 1.7 + 0.0025 * products * rows / static_cast<double>(desc.batch);
+}
+
+absl::StatusOr<LongConvPlan> PlanForGpu(const LongConvDesc& desc, Device device) {
+  const int64_t taps = std::min(desc.taps, desc.length);
+  LongConvPlan plan;
+  plan.desc = desc;
+  plan.evaluation = LongConvEvaluation::kAuto;
+  double best = 0;
+  const auto consider = [&](LongConvEvaluation evaluation, const LongConvRadices& radices,
+                            double cost) {
+    if (desc.evaluation != LongConvEvaluation::kAuto && desc.evaluation != evaluation) return;
+    if (desc.block != 0 && desc.block != radices.columns() * radices.row()) return;
+    if (plan.evaluation != LongConvEvaluation::kAuto && cost >= best) return;
+    best = cost;
+    plan.evaluation = evaluation;
+    plan.radices = radices;
+  };
+  const bool less_shared = device.shared_bytes > 0 && device.shared_bytes < (200 << 10);
+  // Below kToeplitzMinLength its roundings are too few to average out.
+  const bool forced = desc.evaluation == LongConvEvaluation::kToeplitz;
+  if (desc.dtype != Dtype::kFloat32 && (forced || desc.length >= kToeplitzMinLength) &&
+      desc.length <= (less_shared ? kToeplitzMaxLengthInLess : kToeplitzMaxLength)) {
+    consider(LongConvEvaluation::kToeplitz, {}, ToeplitzCost(desc, taps));
+  }
+  for (const LongConvRadices& radices : Shapes(false)) {
+    if (radices.row() < taps) continue;
+    consider(LongConvEvaluation::kOnChipFft, radices, OnChipCost(desc, radices));
+  }
+  for (const LongConvRadices& radices : Shapes(true)) {
+    consider(LongConvEvaluation::kOuterFft, radices, OuterCost(desc, taps, radices));
+  }
+  if (plan.evaluation == LongConvEvaluation::kAuto) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(desc.ToString(), ": there is no such evaluation on a GPU"));
+  }
+  const int64_t n = plan.radices.columns() * plan.radices.row();
+  plan.block = plan.evaluation == LongConvEvaluation::kToeplitz ? desc.length : n;
+  plan.input_blocks = (desc.length + plan.block - 1) / plan.block;
+  plan.tap_blocks = (taps + plan.block - 1) / plan.block;
+  if (plan.evaluation == LongConvEvaluation::kToeplitz) {
+    // About two tiles of 64 tokens for each of the block's 8 warps.
+    const int64_t tiles = (desc.length + 63) / 64;
+    plan.row_groups = std::clamp<int64_t>(16 / tiles, 1, 8);
+    plan.row_groups = std::min(plan.row_groups, (desc.batch + 31) / 32);
+    plan.device_filter = desc.channels * (2 * taps + 4);
+  } else {
+    plan.device_filter = 8 * desc.channels * plan.tap_blocks * n;
+  }
+  if (plan.evaluation == LongConvEvaluation::kOuterFft) {
+    plan.sequences = std::clamp<int64_t>(kRowsInCache / (8 * n), 1, desc.batch * desc.channels);
+    plan.device_scratch = plan.sequences * n * (plan.tap_blocks > 1 ? 12 : 8);
+  }
+  return plan;
+}
+
+}  // namespace
+
+std::vector<int64_t> LongConvBlocks(bool outer) {
+  std::vector<int64_t> blocks;
+  for (const LongConvRadices& r : Shapes(outer)) blocks.push_back(r.columns() * r.row());
+  return blocks;
 }
 
 absl::StatusOr<LongConvPlan> PlanLongConv(const LongConvDesc& desc, Device device) {
   LONGWAVE_RETURN_IF_ERROR(desc.Validate());
+  if (device.is_gpu()) return PlanForGpu(desc, device);
+  if (desc.dtype != Dtype::kFloat32 || desc.block != 0 ||
+      (desc.evaluation != LongConvEvaluation::kAuto &&
+       desc.evaluation != LongConvEvaluation::kBlockFft)) {
+    return absl::UnimplementedError(absl::StrCat(desc.ToString(), " on ", device.ToString(),
+                                                 ": it has float32 block FFTs of its own choice"));
+  }
   const int64_t taps = std::min(desc.taps, desc.length);
   // Two transforms a block cost about 8 N log2 N operations, a product of spectra 8 N (and its
   // loads).
   double best = 0;
-  LongConvPlan plan{desc, 0, 0, 0, 0};
+  LongConvPlan plan;
+  plan.desc = desc;
   for (int64_t n = kFftConvSmallest;; n *= 2) {
     const double inputs = std::ceil(static_cast<double>(desc.length) / static_cast<double>(n));
     const double filters = std::ceil(static_cast<double>(taps) / static_cast<double>(n));
@@ -46,7 +206,13 @@ absl::StatusOr<LongConvPlan> PlanLongConv(const LongConvDesc& desc, Device devic
   return plan;
 }
 
-LongConvFilter LongConvFilter::Create(const LongConvPlan& plan, const float* taps, Stream& stream) {
+absl::StatusOr<LongConvFilter> LongConvFilter::Create(const LongConvPlan& plan, const float* taps,
+                                                      Stream& stream) {
+  if (stream.device().is_gpu()) {
+    LongConvFilter filter;
+    LONGWAVE_RETURN_IF_ERROR(CreateLongConvFilterCuda(plan, taps, stream, &filter.device_));
+    return filter;
+  }
   const int64_t N = plan.block, used = std::min(plan.desc.taps, plan.desc.length);
   const FftConv& fft = FftConv::Shared(N);
   LongConvFilter filter;
@@ -75,9 +241,10 @@ void RunChannel(const LongConvPlan& plan, const float* taps, const LongConvArgs&
   std::fill_n(carry, N, 0.0f);
   for (int64_t b = 0; b < plan.input_blocks; ++b) {
     const int64_t begin = offset + b * N, count = std::min(N, plan.desc.length - b * N);
-    const float* u = args.u + begin;
+    const float* u = static_cast<const float*>(args.u) + begin;
+    float* y = static_cast<float*>(args.y) + begin;
     if (args.pre_gate != nullptr) {
-      Multiply(args.pre_gate + begin, u, tile, count);
+      Multiply(static_cast<const float*>(args.pre_gate) + begin, u, tile, count);
       u = tile;
     }
     fft.Forward(u, count, ring + b % plan.tap_blocks * 2 * N);
@@ -88,9 +255,9 @@ void RunChannel(const LongConvPlan& plan, const float* taps, const LongConvArgs&
     Add(carry, sum, count);
     std::copy_n(sum + N, N, carry);
     if (args.post_gate != nullptr) {
-      Multiply(args.post_gate + begin, sum, args.y + begin, count);
+      Multiply(static_cast<const float*>(args.post_gate) + begin, sum, y, count);
     } else {
-      std::copy_n(sum, count, args.y + begin);
+      std::copy_n(sum, count, y);
     }
   }
 }
@@ -111,7 +278,7 @@ absl::Status RunLongConv(const LongConvPlan& plan, const LongConvFilter& filter,
       });
       return absl::OkStatus();
     case Device::Kind::kCuda:
-      break;
+      return RunLongConvCuda(plan, filter.on_device(), args, stream);
   }
   return absl::UnimplementedError(
       absl::StrCat(desc.ToString(), " on ", stream.device().ToString()));

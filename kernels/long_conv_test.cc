@@ -56,7 +56,7 @@ Floats Evaluate(const LongConvDesc& desc, const Inputs& in, const Options& optio
   args.batch_stride = u.batch_stride();
   args.channel_stride = u.channel_stride();
   reference::PoisonedStream stream(options.threads, plan->scratch_floats);
-  const LongConvFilter filter = LongConvFilter::Create(*plan, taps.data(), *stream);
+  const LongConvFilter filter = LongConvFilter::Create(*plan, taps.data(), *stream).value();
   taps.Set(Floats(in.taps.size(), std::nanf("")));  // the filter keeps what it needs
   const absl::Status status = RunLongConv(*plan, filter, args, *stream);
   EXPECT_TRUE(status.ok()) << status;
@@ -143,7 +143,7 @@ TEST(LongConvTest, FilterIsUsedAgain) {
   ASSERT_TRUE(plan.ok()) << plan.status();
   reference::PoisonedStream stream(2, plan->scratch_floats);
   const Inputs first = MakeInputs(1, desc);
-  const LongConvFilter filter = LongConvFilter::Create(*plan, first.taps.data(), *stream);
+  const LongConvFilter filter = LongConvFilter::Create(*plan, first.taps.data(), *stream).value();
   for (const uint64_t seed : {10, 20, 30}) {
     Inputs in = MakeInputs(seed, desc, false, false);
     in.taps = first.taps;

@@ -10,6 +10,7 @@
 #include "kernels/ssm_conv_cpu.h"
 #include "kernels/ssm_conv_cuda.h"
 #include "kernels/ssm_conv_filter.h"
+#include "kernels/ssm_fft_cuda.h"
 
 namespace longwave {
 
@@ -59,6 +60,7 @@ SsmConvPlan PlanOnGpu(SsmConvPlan plan, Device device) {
   if (plan.evaluation == SsmEvaluation::kAuto) {
     plan.evaluation = desc.length < kGpuStepBelow ? SsmEvaluation::kStep : SsmEvaluation::kDualForm;
   }
+  if (plan.evaluation == SsmEvaluation::kBlockFft) plan.block = SsmFftCudaBlock(desc.length);
   if (plan.evaluation != SsmEvaluation::kDualForm) return plan;
   plan.block = kGpuBlock;
   std::tie(plan.segments, plan.segment_length) =
@@ -85,7 +87,7 @@ absl::StatusOr<SsmConvPlan> PlanSsmConv(const SsmConvDesc& desc, Device device) 
   LONGWAVE_RETURN_IF_ERROR(desc.Validate());
   SsmConvPlan plan{desc, desc.evaluation, 1, 0, 1, desc.length};
   if (device.is_gpu()) return PlanOnGpu(plan, device);
-  LONGWAVE_RETURN_IF_ERROR(CheckCpuDtype("SsmConv", desc.dtype));
+  LONGWAVE_RETURN_IF_ERROR(CheckFloat32("SsmConv", "dtype", desc.dtype));
   if (plan.evaluation == SsmEvaluation::kAuto) {
     // On a CPU the block FFT never wins: both pay for the state, 4P a token, and within a block of
     // 32 the direct product costs less than two transforms.
@@ -211,6 +213,12 @@ absl::Status SsmFilter::Upload(Stream& stream, Dtype dtype) {
       UploadSsmFilter(*ssm_, dtype, stream);
   if (!made.ok()) return made.status();
   device_ = *std::move(made);
+  device_fft_ = nullptr;
+  if (fft_block_ == 0 || !IsSsmFftCudaBlock(fft_block_)) return absl::OkStatus();
+  absl::StatusOr<std::shared_ptr<const SsmFftDeviceFilter>> fft =
+      UploadSsmFft(*ssm_, fft_block_, dtype, stream);
+  if (!fft.ok()) return fft.status();
+  device_fft_ = *std::move(fft);
   return absl::OkStatus();
 }
 
@@ -242,9 +250,16 @@ absl::Status RunSsmConv(const SsmConvPlan& plan, const SsmFilter& filter, const 
     case Device::Kind::kCpu:
       return RunSsmConvCpu(plan, filter, args, stream);
     case Device::Kind::kCuda:
-      if (plan.evaluation == SsmEvaluation::kBlockFft) break;
       LONGWAVE_RETURN_IF_ERROR(
           SsmFilterAccess::CheckDevice(filter, stream.device(), desc.dtype, desc.ToString()));
+      if (plan.evaluation == SsmEvaluation::kBlockFft) {
+        if (SsmFilterAccess::device_fft(filter) == nullptr) {
+          return absl::InvalidArgumentError(absl::StrCat(
+              desc.ToString(), ": the filter's FFT block of ", filter.fft_block(),
+              " tokens is none of a GPU's"));
+        }
+        return RunSsmConvFftCuda(plan, *SsmFilterAccess::device_fft(filter), args, stream);
+      }
       return RunSsmConvCuda(plan, *SsmFilterAccess::device(filter), args, stream);
   }
   return absl::UnimplementedError(

@@ -23,6 +23,7 @@
 #include "absl/status/statusor.h"
 #include "kernels/aligned.h"
 #include "kernels/diagonal_ssm.h"
+#include "kernels/dtype.h"
 #include "kernels/stream.h"
 
 namespace longwave {
@@ -62,6 +63,7 @@ absl::StatusOr<SsmConvPlan> PlanSsmConv(const SsmConvDesc& desc, Device device);
 std::pair<int64_t, int64_t> GpuSegments(int64_t sequences, int64_t length, int multiprocessors);
 
 struct SsmDeviceFilter;
+struct SsmFftDeviceFilter;
 
 // A DiagonalSsm prepared for the evaluations: constants of the layer, made once in float64.
 class SsmFilter {
@@ -83,6 +85,7 @@ class SsmFilter {
   AlignedFloats step_, dual_, fft_;  // laid out as ssm_conv_filter.h says
   std::shared_ptr<const DiagonalSsm> ssm_;
   std::shared_ptr<const SsmDeviceFilter> device_;
+  std::shared_ptr<const SsmFftDeviceFilter> device_fft_;
 };
 
 struct SsmConvArgs {

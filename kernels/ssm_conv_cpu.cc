@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "absl/strings/str_cat.h"
 #include "kernels/elementwise.h"
 #include "kernels/fft_conv.h"
 #include "kernels/ssm_conv_filter.h"
@@ -96,11 +97,15 @@ void RunFftBlocks(const SsmConvPlan& plan, const SsmFilter& filters, int64_t fil
 absl::Status RunSsmConvCpu(const SsmConvPlan& plan, const SsmFilter& filter,
                            const SsmConvArgs& args, Stream& stream) {
   const SsmConvDesc& desc = plan.desc;
+  if (desc.dtype != Dtype::kFloat32) {
+    return absl::UnimplementedError(
+        absl::StrCat(desc.ToString(), ": the CPU has float32 activations only"));
+  }
   const int64_t padded = SsmFilterAccess::padded(filter);
   stream.pool().ParallelFor(desc.batch * desc.channels, [&](int64_t i, int worker) {
     const int64_t batch = i / desc.channels, channel = i % desc.channels;
     const int64_t offset = batch * args.batch_stride + channel * args.channel_stride;
-    const auto at = [offset](auto* p) {
+    const auto at = [offset](const void* p) {
       return p == nullptr ? nullptr : static_cast<const float*>(p) + offset;
     };
     const Channel c{at(args.u), at(args.pre_gate), at(args.post_gate),

@@ -41,6 +41,7 @@ struct SsmFilterAccess {
   }
 
   static const SsmDeviceFilter* device(const SsmFilter& f) { return f.device_.get(); }
+  static const SsmFftDeviceFilter* device_fft(const SsmFilter& f) { return f.device_fft_.get(); }
   // InvalidArgument where f was not uploaded to `device` for `dtype`.
   static absl::Status CheckDevice(const SsmFilter& f, Device device, Dtype dtype,
                                   const std::string& what);

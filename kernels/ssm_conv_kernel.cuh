@@ -56,15 +56,28 @@ __host__ __device__ constexpr int SlotPair(int p, int q) { return 4 * p + q; }
 template <typename T>
 constexpr int kMatrixBytes = std::is_same_v<T, float> ? 32 << 10 : 8 << 10;
 
+// One complex number for each of 32 pairs, so that a thread has its eight in a row (it reads them
+// two by two) and the four threads of a group read from different banks.
+struct PairValues {
+  static constexpr int kStride = 10;
+  float2 value[4 * kStride];
+
+  __host__ __device__ float2& of(int pair) { return value[pair % 4 * kStride + pair / 4]; }
+  __host__ __device__ const float2& of(int pair) const {
+    return value[pair % 4 * kStride + pair / 4];
+  }
+};
+
 struct PairConstants {
-  float2 row[kPairs];                 // a^T
-  float2 group[kGroups + 1][kPairs];  // a^(T rows g): of g groups
-  float2 a[kPairs], b[kPairs];        // of the recurrence, b scaled
-  float scale[kPairs], unscale[kPairs];
-  float2 row_low[kPairs], group_low[kGroups + 1][kPairs], a_low[kPairs];
+  PairValues row;                 // a^T
+  PairValues group[kGroups + 1];  // a^(T rows g): of g groups
+  PairValues zero;                // for groups that have none before them
+  PairValues a, b;                // of the recurrence, b scaled
+  PairValues scale;               // the state's, and its inverse
+  PairValues row_low, group_low[kGroups + 1], a_low;
 };
 // What the 16-bit types leave out.
-constexpr int kConstantBytes16 = static_cast<int>(sizeof(float) * (64 + 9 * 64 + 64 + 64 + 64));
+constexpr int kConstantBytes16 = (1 + kGroups + 2 + 3) * static_cast<int>(sizeof(PairValues));
 template <typename T>
 constexpr int kConstantBytes = std::is_same_v<T, float> ? static_cast<int>(sizeof(PairConstants))
                                                         : kConstantBytes16;
@@ -82,7 +95,7 @@ struct SsmParams {
   // Sequences: `filter_sequences` of each filter. Sequence m of filter f: batch entry m /
   // filter_channels, channel f * filter_channels + m % filter_channels.
   int64_t length;
-  int64_t filter_sequences;
+  int filter_sequences;
   int filter_channels;
   int64_t channels;
   // A sequence is cut into `segments` of `segment_length` tokens (the last has the rest), which run
@@ -91,9 +104,9 @@ struct SsmParams {
   int segments, run_segments;
   int64_t segment_length;
   bool only_last;
-  int splits;    // thread blocks of one filter
-  int lanes;     // groups that hold one sequence: 1, 2, 4 or 8
-  bool aligned;  // every row starts at a multiple of 16 bytes
+  int splits;      // thread blocks of one filter
+  int lanes_log2;  // groups that hold one sequence: 1, 2, 4 or 8
+  bool aligned;    // every row starts at a multiple of 16 bytes
   // H3
   int head_dim, heads;
   int taps;                 // 0: no shift
@@ -151,7 +164,7 @@ LONGWAVE_DEVICE void LoadWhole(Row<T>& row, const T* tokens, int q) {
 
 // `count` of the row's 64 tokens are read, the rest is zero.
 template <typename T>
-LONGWAVE_DEVICE void LoadPart(Row<T>& row, const T* tokens, int64_t count, int q) {
+LONGWAVE_DEVICE void LoadPart(Row<T>& row, const T* tokens, int count, int q) {
   LONGWAVE_UNROLL for (int p = 0; p < 8; ++p) {
     float2 v{0, 0};
     const int t = SlotToken(p, q, 0);
@@ -177,7 +190,7 @@ LONGWAVE_DEVICE void StoreWhole(const Row<T>& row, T* tokens, int q) {
 }
 
 template <typename T>
-LONGWAVE_DEVICE void StorePart(const Row<T>& row, T* tokens, int64_t count, int q) {
+LONGWAVE_DEVICE void StorePart(const Row<T>& row, T* tokens, int count, int q) {
   LONGWAVE_UNROLL for (int p = 0; p < 8; ++p) {
     const float2 v = Get(row, p);
     const int t = SlotToken(p, q, 0);
@@ -226,8 +239,8 @@ LONGWAVE_DEVICE void Multiply32(float (&acc)[kTiles][8][4], const Row<float>* ro
                           rows[2 * m + 1].pair[p].y};
       uint32_t high[4], low[4];
       LONGWAVE_UNROLL for (int i = 0; i < 4; ++i) {
-        high[i] = FloatBits(x[i]) & 0xffffe000u;
-        low[i] = FloatBits(x[i] - BitsFloat(high[i])) & 0xffffe000u;
+        high[i] = (FloatBits(x[i]) + 0x1000u) & 0xffffe000u;
+        low[i] = (FloatBits(x[i] - BitsFloat(high[i])) + 0x1000u) & 0xffffe000u;
       }
       LONGWAVE_UNROLL for (int j = 0; j < 8; ++j) {
         if (IsZero(corner, p >= 4, j >= 4)) continue;
@@ -288,8 +301,8 @@ LONGWAVE_DEVICE void BuildMatrix(unsigned char* matrix, bool low, Value value) {
       if constexpr (std::is_same_v<T, float>) {
         const int p = i / kWarp / 8, j = i / kWarp % 8;
         const float x = value(SlotToken(p, q, r % 2), SlotToken(j, g / 2, g % 2));
-        const uint32_t high = FloatBits(x) & 0xffffe000u;
-        word[r] = r < 2 ? high : FloatBits(x - BitsFloat(high));
+        const uint32_t high = (FloatBits(x) + 0x1000u) & 0xffffe000u;
+        word[r] = r < 2 ? high : FloatBits(x - BitsFloat(high)) + 0x1000u;
       } else {
         const int p = i / kWarp / 4 * 2 + r % 2, j = i / kWarp % 4 * 2 + r / 2;
         float x[2];
@@ -311,7 +324,7 @@ LONGWAVE_DEVICE void BuildMatrix(unsigned char* matrix, bool low, Value value) {
 // pairs; one warp a thread block, several passes over each tile.
 enum class Front { kGate, kShift, kGeneral };
 
-template <typename T_, Front kFront_, bool kOutput_, int kWarps_, int kTiles_>
+template <typename T_, Front kFront_, bool kOutput_, int kWarps_, int kTiles_, int kBlocks_>
 struct SsmTraits {
   using T = T_;
   static constexpr Front kFront = kFront_;
@@ -319,6 +332,7 @@ struct SsmTraits {
   static constexpr bool kLow = std::is_same_v<T, float>;
   static constexpr int kWarps = kWarps_;
   static constexpr int kTiles = kTiles_;    // mma tiles of 16 rows
+  static constexpr int kBlocks = kBlocks_;  // on one multiprocessor, at least
   static constexpr int kRows = 2 * kTiles;  // blocks of one thread
   static constexpr int kThreads = kWarps * kWarp;
   static constexpr bool kPasses = kFront == Front::kGeneral;
@@ -358,8 +372,8 @@ struct SsmShared {
   static constexpr int kTail = kShift + Traits::kShiftMatrices * kMatrixBytes<T>;
   static constexpr int kStates = kTail + Traits::kWarps * kT * static_cast<int>(sizeof(float));
   __host__ __device__ static constexpr int64_t Bytes(int64_t passes) {
-    return kStates + (Traits::kPasses ? passes : Traits::kWarps) * kState *
-                         static_cast<int64_t>(sizeof(float));
+    return kStates +
+           (Traits::kPasses ? passes : Traits::kWarps) * static_cast<int64_t>(sizeof(PairValues));
   }
 
   LONGWAVE_DEVICE static unsigned char* constants() { return DynamicShared(); }
@@ -369,8 +383,8 @@ struct SsmShared {
   LONGWAVE_DEVICE static float* tail(int warp) {
     return reinterpret_cast<float*>(DynamicShared() + kTail) + warp * kT;
   }
-  LONGWAVE_DEVICE static float2* state(int i) {
-    return reinterpret_cast<float2*>(DynamicShared() + kStates) + i * kPairs;
+  LONGWAVE_DEVICE static PairValues& state(int i) {
+    return reinterpret_cast<PairValues*>(DynamicShared() + kStates)[i];
   }
 };
 
@@ -380,6 +394,7 @@ template <typename Traits>
 struct SsmWarp {
   using T = typename Traits::T;
   static constexpr int kRows = Traits::kRows, kTiles = Traits::kTiles;
+  static constexpr bool kLow = Traits::kLow;
   using Acc = float[kTiles][8][4];
 
   using Shared = SsmShared<Traits>;
@@ -390,27 +405,38 @@ struct SsmWarp {
 
   // Where the group's blocks stand.
   struct Place {
-    int64_t segment = 0;
-    int64_t batch = 0, channel = 0;
-    int64_t begin = 0;  // first token of the group's first block, within the whole sequence
-    int64_t end = 0;    // of the segment; begin >= end: nothing to do
-    int64_t start = 0;  // of the segment
+    int batch = 0, channel = 0, segment = 0;
+    int left = 0;       // tokens of the segment from the group's first on; 0 or less: none
+    int64_t begin = 0;  // the group's first token, within the whole sequence
     bool exists = false;
+    bool whole = false;  // all blocks of all groups are there, aligned: the same for all lanes
   };
 
-  // Item `i` of the block's: a tile of a long sequence, or several short sequences.
-  LONGWAVE_DEVICE Place At(int64_t i, int64_t first, int64_t last, int64_t tiles) const {
+  // Tile `tile` of the sequences from `sequence` on: one long one, or several short ones.
+  LONGWAVE_DEVICE Place At(int sequence, int tile, int last, bool chained) const {
+    constexpr int kTile = kGroups * kRows * kT;
     Place at;
-    const int64_t sequence = first + i / tiles * (kGroups / p.lanes) + g / p.lanes;
-    at.exists = sequence < last;
+    const int lanes = 1 << p.lanes_log2, mine = sequence + (g >> p.lanes_log2);
+    at.exists = mine < last;
     if (!at.exists) return at;
-    const int64_t whole = sequence / p.run_segments;
-    at.segment = sequence % p.run_segments;
-    at.batch = whole / p.filter_channels;
-    at.channel = filter * p.filter_channels + whole % p.filter_channels;
-    at.start = at.segment * p.segment_length;
-    at.end = at.start + p.segment_length < p.length ? at.start + p.segment_length : p.length;
-    at.begin = at.start + (i % tiles * kGroups + g % p.lanes) * (kRows * kT);
+    // Divisions only where there is something to divide by.
+    const int sequence_of = p.run_segments == 1 ? mine : mine / p.run_segments;
+    at.segment = p.run_segments == 1 ? 0 : mine % p.run_segments;
+    at.batch = p.filter_channels == 1 ? sequence_of : sequence_of / p.filter_channels;
+    at.channel = static_cast<int>(filter);
+    if (p.filter_channels > 1) {
+      at.channel = at.channel * p.filter_channels + sequence_of % p.filter_channels;
+    }
+    const int64_t start = at.segment * p.segment_length;
+    const int64_t end = start + p.segment_length < p.length ? start + p.segment_length : p.length;
+    const int64_t tile_begin = start + int64_t{tile} * kTile;
+    const int within = (g & (lanes - 1)) * (kRows * kT);
+    at.begin = tile_begin + within;
+    at.left =
+        static_cast<int>(end - tile_begin < 2 * kTile ? end - tile_begin : 2 * kTile) - within;
+    at.whole = p.aligned && (chained ? end - tile_begin >= kTile
+                                     : p.length == lanes * (kRows * kT) &&
+                                           sequence + (kGroups >> p.lanes_log2) <= last);
     return at;
   }
 
@@ -419,8 +445,8 @@ struct SsmWarp {
     int64_t sequence = at.batch * p.channels + at.channel;
     if (Traits::kPasses && p.head_dim > 1) {
       // (batch, heads, d1, d2): a filter is a head, a channel of it a d2.
-      sequence =
-          ((at.batch * p.heads + filter) * p.head_dim + d1) * p.head_dim + at.channel % p.head_dim;
+      sequence = ((int64_t{at.batch} * p.heads + filter) * p.head_dim + d1) * p.head_dim +
+                 at.channel % p.head_dim;
     }
     if (segmented) sequence = sequence * p.segments + at.segment;
     return sequence * 2 * p.pairs;
@@ -431,15 +457,14 @@ struct SsmWarp {
            at.begin;
   }
 
-  // `whole`: all lanes' rows are full and aligned.
-  LONGWAVE_DEVICE void LoadRows(Row<T>* rows, const void* base, const Place& at, int64_t channel,
-                                bool whole) const {
+  LONGWAVE_DEVICE void LoadRows(Row<T>* rows, const void* base, const Place& at,
+                                int64_t channel) const {
     const T* tokens = Tokens(base, at, channel);
-    if (whole) {
+    if (at.whole) {
       LONGWAVE_UNROLL for (int i = 0; i < kRows; ++i) LoadWhole(rows[i], tokens + i * kT, q);
     } else {
       LONGWAVE_UNROLL for (int i = 0; i < kRows; ++i) {
-        LoadPart(rows[i], tokens + i * kT, at.end - at.begin - i * kT, q);
+        LoadPart(rows[i], tokens + i * kT, at.left - i * kT, q);
       }
     }
   }
@@ -467,7 +492,7 @@ struct SsmWarp {
     return p.halo_in[(at.batch * width + channel) * (p.taps - 1) + p.taps - 1 + t];
   }
 
-  LONGWAVE_DEVICE void AddBias(Row<T>& row, float bias, int64_t count) const {
+  LONGWAVE_DEVICE void AddBias(Row<T>& row, float bias, int count) const {
     LONGWAVE_UNROLL for (int j = 0; j < 8; ++j) {
       float2 x = Get(row, j);
       const int t = SlotToken(j, q, 0);
@@ -484,14 +509,14 @@ struct SsmWarp {
 
   // The tensor-core shift: two products, of each row with the current block's taps and of the row
   // before with those that reach back, taps in high and low parts.
-  LONGWAVE_DEVICE void Shift(Row<T>* v, const Place& at, bool whole) const {
+  LONGWAVE_DEVICE void Shift(Row<T>* v, const Place& at) const {
     Row<T> k[kRows + 1];  // k[0]: the block before the group's first
     const T* tokens = Tokens(p.pre_gate, at, at.channel);
     const float bias = Bias(1, at.channel);
-    const int64_t left = at.end - at.begin;
-    LoadRows(k + 1, p.pre_gate, at, at.channel, whole);
+    const int left = at.left;
+    LoadRows(k + 1, p.pre_gate, at, at.channel);
     if (left > 0 && at.begin > 0) {
-      if (whole) {
+      if (at.whole) {
         LoadWhole(k[0], tokens - kT, q);
       } else {
         LoadPart(k[0], tokens - kT, kT, q);
@@ -533,8 +558,9 @@ struct SsmWarp {
         float2 f = Get(v[i], j);
         float sum[2] = {0, 0};
         for (int e = 0; e < 2; ++e) {
-          const int64_t t = at.begin + i * kT + SlotToken(j, q, e);
-          if (t >= at.end) continue;
+          const int within = i * kT + SlotToken(j, q, e);
+          const int64_t t = at.begin + within;
+          if (within >= at.left) continue;
           for (int tap = 0; tap < p.taps && tap <= t + p.taps - 1; ++tap) {
             sum[e] = fmaf(taps[tap], K(at, channel, t - tap, bias), sum[e]);
           }
@@ -544,36 +570,69 @@ struct SsmWarp {
     }
   }
 
-  // ---- Steps 2 to 4: rows U of a tile and the state before it -> X, the states before its blocks
+  // ---- Step 3
 
-  // `in`: the state before the group's sequence (first tile) or the tile, scaled.
-  LONGWAVE_DEVICE void ScanPair(const Acc& s, const PairConstants& c, int j, float2 in,
-                                float2 (&x)[kRows + 1], float2* after_tile) const {
-    constexpr bool kLow = Traits::kLow;
-    const int pair = SlotPair(j, q);
-    const float2 row = c.row[pair];
-    const float2 row_low = kLow ? c.row_low[pair] : float2{};
-    float2 sum = Block(s, 0, j);
+  // The thread's eight pairs.
+  LONGWAVE_DEVICE void Read(const PairValues& values, float2 (&out)[8]) const {
+    const float4* two = reinterpret_cast<const float4*>(values.value + q * PairValues::kStride);
+    LONGWAVE_UNROLL for (int j = 0; j < 8; j += 2) {
+      const float4 x = two[j / 2];
+      out[j] = {x.x, x.y};
+      out[j + 1] = {x.z, x.w};
+    }
+  }
+  LONGWAVE_DEVICE void Write(PairValues& values, const float2 (&in)[8]) const {
+    float4* two = reinterpret_cast<float4*>(values.value + q * PairValues::kStride);
+    LONGWAVE_UNROLL for (int j = 0; j < 8; j += 2) {
+      two[j / 2] = {in[j].x, in[j].y, in[j + 1].x, in[j + 1].y};
+    }
+  }
+
+  // x <- factor x + s
+  LONGWAVE_DEVICE void Advance(const PairValues& factor, const PairValues& low, float2 (&x)[8],
+                               const float2 (&s)[8]) const {
+    float2 f[8], l[8] = {};
+    Read(factor, f);
+    if constexpr (kLow) Read(low, l);
+    LONGWAVE_UNROLL for (int j = 0; j < 8; ++j) x[j] = MultiplyAdd<kLow>(f[j], l[j], x[j], s[j]);
+  }
+
+  LONGWAVE_DEVICE static void BlockOf(const Acc& s, int i, float2 (&out)[8]) {
+    LONGWAVE_UNROLL for (int j = 0; j < 8; ++j) out[j] = Block(s, i, j);
+  }
+
+  // What the group's blocks and those of the sequence's groups before it in the tile add up to.
+  LONGWAVE_DEVICE void SumUp(const Acc& s, const PairConstants& c, float2 (&sum)[8]) const {
+    BlockOf(s, 0, sum);
     LONGWAVE_UNROLL for (int i = 1; i < kRows; ++i) {
-      sum = MultiplyAdd<kLow>(row, row_low, sum, Block(s, i, j));
+      float2 next[8];
+      BlockOf(s, i, next);
+      Advance(c.row, c.row_low, sum, next);
     }
-    const int place = g % p.lanes;
+    // A group without partner gets its own sum, times zero: nothing of another sequence.
+    const int place = g & ((1 << p.lanes_log2) - 1), width = 4 << p.lanes_log2;
     LONGWAVE_UNROLL for (int step = 1; step < kGroups; step *= 2) {
-      const float2 before{ShuffleUp(sum.x, 4 * step), ShuffleUp(sum.y, 4 * step)};
-      if (place >= step) {
-        sum = MultiplyAdd<kLow>(c.group[step][pair], kLow ? c.group_low[step][pair] : float2{},
-                                before, sum);
+      float2 before[8];
+      LONGWAVE_UNROLL for (int j = 0; j < 8; ++j) {
+        before[j] = {ShuffleUp(sum[j].x, 4 * step, width), ShuffleUp(sum[j].y, 4 * step, width)};
       }
+      const bool any = place >= step;
+      Advance(any ? c.group[step] : c.zero, any ? c.group_low[step] : c.zero, before, sum);
+      LONGWAVE_UNROLL for (int j = 0; j < 8; ++j) sum[j] = before[j];
     }
-    float2 local{ShuffleUp(sum.x, 4), ShuffleUp(sum.y, 4)};
-    if (place == 0) local = {0, 0};
-    x[0] = MultiplyAdd<kLow>(c.group[place][pair], kLow ? c.group_low[place][pair] : float2{}, in,
-                             local);
-    *after_tile = MultiplyAdd<kLow>(c.group[p.lanes][pair],
-                                    kLow ? c.group_low[p.lanes][pair] : float2{}, in, sum);
-    LONGWAVE_UNROLL for (int i = 0; i < kRows; ++i) {
-      x[i + 1] = MultiplyAdd<kLow>(row, row_low, x[i], Block(s, i, j));
+  }
+
+  // The state before the group's first block.
+  LONGWAVE_DEVICE void Before(const PairConstants& c, const float2 (&sum)[8], const float2 (&in)[8],
+                              float2 (&x)[8]) const {
+    const int place = g & ((1 << p.lanes_log2) - 1);
+    float2 local[8];
+    LONGWAVE_UNROLL for (int j = 0; j < 8; ++j) {
+      local[j] = {ShuffleUp(sum[j].x, 4), ShuffleUp(sum[j].y, 4)};
+      if (place == 0) local[j] = {0, 0};
+      x[j] = in[j];
     }
+    Advance(c.group[place], c.group_low[place], x, local);
   }
 
   // The state that the sequence starts with, scaled.
@@ -582,30 +641,45 @@ struct SsmWarp {
     const int n = group * kPairs + pair;
     if (!at.exists || p.state_in == nullptr || n >= p.pairs) return {0, 0};
     const float* state = p.state_in + index;
-    return {state[n] * c.scale[pair], state[p.pairs + n] * c.scale[pair]};
+    const float scale = c.scale.of(pair).x;
+    return {state[n] * scale, state[p.pairs + n] * scale};
   }
 
-  // The state after the sequence's last full block, the recurrence over the `count` tokens that are
-  // left, and out.
-  LONGWAVE_DEVICE void LastState(const PairConstants& c, int64_t index, int group, int pair,
-                                 float2 state, const float* tail, int count) const {
-    for (int t = 0; t < count; ++t) {
-      const float u = tail[t];
-      state = MultiplyAdd<Traits::kLow>(c.a[pair], Traits::kLow ? c.a_low[pair] : float2{}, state,
-                                        {c.b[pair].x * u, c.b[pair].y * u});
-    }
-    const int n = group * kPairs + pair;
-    if (n >= p.pairs) return;
+  // The state after the last full block of the group's sequence, out.
+  LONGWAVE_DEVICE void StoreState(const PairConstants& c, int64_t index, int group,
+                                  const float2 (&state)[8]) const {
     float* out = p.state_out + index;
-    out[n] = state.x * c.unscale[pair];
-    out[p.pairs + n] = state.y * c.unscale[pair];
+    LONGWAVE_UNROLL for (int j = 0; j < 8; ++j) {
+      const int n = group * kPairs + SlotPair(j, q);
+      if (n >= p.pairs) continue;
+      const float unscale = c.scale.of(SlotPair(j, q)).y;
+      out[n] = state[j].x * unscale;
+      out[p.pairs + n] = state[j].y * unscale;
+    }
+  }
+
+  // Where that is not the sequence's end: the recurrence over the `count` tokens that are left.
+  LONGWAVE_DEVICE void AdvanceState(const PairConstants& c, int64_t index, int group,
+                                    const float* tail, int count) const {
+    float* out = p.state_out + index;
+    for (int j = 0; j < 8; ++j) {
+      const int pair = SlotPair(j, q), n = group * kPairs + pair;
+      if (n >= p.pairs) continue;
+      const float2 scale = c.scale.of(pair), b = c.b.of(pair), a = c.a.of(pair);
+      const float2 low = kLow ? c.a_low.of(pair) : float2{};
+      float2 state{out[n] * scale.x, out[p.pairs + n] * scale.x};
+      for (int t = 0; t < count; ++t) {
+        state = MultiplyAdd<kLow>(a, low, state, {b.x * tail[t], b.y * tail[t]});
+      }
+      out[n] = state.x * scale.y;
+      out[p.pairs + n] = state.y * scale.y;
+    }
   }
 };
 
 // grid (filters * splits)
 template <typename Traits>
-__global__ void __launch_bounds__(Traits::kThreads, Traits::kWarps == 1 ? 1 : 2)
-    SsmKernel(const SsmParams p) {
+__global__ void __launch_bounds__(Traits::kThreads, Traits::kBlocks) SsmKernel(const SsmParams p) {
   using T = typename Traits::T;
   constexpr int kRows = Traits::kRows, kTiles = Traits::kTiles, kWarps = Traits::kWarps;
   const int64_t filter = blockIdx.x / p.splits, split = blockIdx.x % p.splits;
@@ -639,55 +713,55 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kWarps == 1 ? 1 : 2)
 
   // This block's share of the filter's sequences, as items: tiles, or groups of short sequences.
   constexpr int64_t kTile = kGroups * kRows * kT;  // tokens
-  const int64_t sequences = p.filter_sequences * p.run_segments;
-  const int per_item = kGroups / p.lanes;
+  const int per_item = kGroups >> p.lanes_log2;
+  const int sequences = p.filter_sequences * p.run_segments;
   const int64_t together = (sequences + per_item - 1) / per_item;
-  const int64_t first = together * split / p.splits * per_item;
-  const int64_t after = together * (split + 1) / p.splits * per_item;
-  const int64_t last = after < sequences ? after : sequences;
-  const int64_t tiles = (p.segment_length + kTile - 1) / kTile;
-  const int64_t items = (last - first + per_item - 1) / per_item * tiles;
+  const int first = static_cast<int>(together * split / p.splits) * per_item;
+  const int after = static_cast<int>(together * (split + 1) / p.splits) * per_item;
+  const int last = after < sequences ? after : sequences;
+  const int tiles = static_cast<int>((p.segment_length + kTile - 1) / kTile);
   const bool chained = tiles > 1;
   const int passes = Traits::kPasses ? p.head_dim : 1;
-  // Whether all blocks of an item are there, for all lanes.
-  const auto is_whole = [&](int64_t item) {
-    if (!p.aligned) return false;
-    if (!chained) {
-      return p.segments == 1 && p.length == p.lanes * kRows * kT &&
-             first + (item + 1) * per_item <= last;
-    }
-    const int64_t segment = (first + item / tiles) % p.run_segments;
-    const int64_t end = segment * p.segment_length + p.segment_length;
-    return segment * p.segment_length + (item % tiles + 1) * kTile <=
-           (end < p.length ? end : p.length);
-  };
 
+  // The warp's items, one after another.
+  struct Cursor {
+    int sequence, tile;
+  };
+  const auto move = [&](Cursor& at, int by) {
+    at.tile += by;
+    while (at.tile >= tiles) {
+      at.tile -= tiles;
+      at.sequence += per_item;
+    }
+  };
+  Cursor cursor{first, 0};
+  move(cursor, warp);
+
+  // The next item's place, and its u already on the way where registers allow.
   Row<T> next[kRows];
   constexpr bool kPrefetch = Traits::kFront == Front::kGate;
-  if constexpr (kPrefetch) {
-    if (warp < items) {
-      const auto at = self.At(warp, first, last, tiles);
-      self.LoadRows(next, p.u, at, at.channel, is_whole(warp));
-    }
-  }
+  auto next_at = self.At(cursor.sequence, cursor.tile, last, chained);
+  if (kPrefetch && cursor.sequence < last) self.LoadRows(next, p.u, next_at, next_at.channel);
 
-  for (int64_t item = warp; item < items; item += kWarps) {
-    const auto at = self.At(item, first, last, tiles);
-    const int64_t tile = item % tiles;
-    const bool first_tile = tile == 0, last_tile = tile == tiles - 1;
-    const bool whole = is_whole(item);
-    const int64_t left = at.end - at.begin;  // tokens from the group's first on
-    // Where the group's sequence ends: `full`, its first token that is not in a full block, stands
-    // `ahead` blocks from the group's first.
-    const int64_t full = at.start + (at.end - at.start) / kT * kT;
-    const int64_t ahead = (full - at.begin) / kT;
+  for (bool first_item = warp == 0; cursor.sequence < last; first_item = false) {
+    const auto at = next_at;
+    const bool first_tile = cursor.tile == 0, last_tile = cursor.tile == tiles - 1;
+    Cursor then = cursor;
+    move(then, 1);
+    const bool handed_on = then.sequence < last;  // there is an item after this
+    move(then, kWarps - 1);
+    cursor = then;
+    next_at = self.At(cursor.sequence, cursor.tile, last, chained);
+    // The block after the sequence's last full one stands `ahead` blocks from the group's first.
+    const int ahead = at.left >> 6;
     const bool ends_here =
-        p.state_out != nullptr && at.exists && full >= at.begin &&
-        (!p.only_last || at.end == p.length) &&
-        (ahead < kRows || (ahead == kRows && last_tile && g % p.lanes == p.lanes - 1));
+        p.state_out != nullptr && at.exists && ahead >= 0 &&
+        (!p.only_last || at.segment == p.segments - 1) &&
+        (ahead < kRows || (ahead == kRows && last_tile && (g + 1) % (1 << p.lanes_log2) == 0));
     // Whether any group's may: the same for all lanes.
-    const int64_t to_end = full - at.begin + g * (kRows * kT);
-    const bool ending = p.state_out != nullptr && (!chained || (to_end >= 0 && to_end <= kTile));
+    const int to_end = ahead + g * kRows;
+    const bool ending =
+        p.state_out != nullptr && (!chained || (to_end >= 0 && to_end <= kGroups * kRows));
 
     float sum[Traits::kPasses ? kTiles : 1][8][4];  // over d1
     if constexpr (Traits::kPasses) Clear(sum);
@@ -701,24 +775,21 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kWarps == 1 ? 1 : 2)
       Row<T> u[kRows];
       if constexpr (kPrefetch) {
         LONGWAVE_UNROLL for (int i = 0; i < kRows; ++i) u[i] = next[i];
-        if (item + kWarps < items) {
-          const auto then = self.At(item + kWarps, first, last, tiles);
-          self.LoadRows(next, p.u, then, then.channel, is_whole(item + kWarps));
-        }
+        if (cursor.sequence < last) self.LoadRows(next, p.u, next_at, next_at.channel);
       } else {
-        self.LoadRows(u, p.u, at, at.channel, whole);
+        self.LoadRows(u, p.u, at, at.channel);
       }
       if (Traits::kFront != Front::kGate && p.bias != nullptr) {
         const float bias = self.Bias(2, at.channel);
-        LONGWAVE_UNROLL for (int i = 0; i < kRows; ++i) self.AddBias(u[i], bias, left - i * kT);
+        LONGWAVE_UNROLL for (int i = 0; i < kRows; ++i) self.AddBias(u[i], bias, at.left - i * kT);
       }
       if constexpr (Traits::kFront == Front::kShift) {
-        self.Shift(u, at, whole);
+        self.Shift(u, at);
       } else if (Traits::kPasses && p.taps > 0) {
         self.ShiftGeneral(u, at, gate_channel);
       } else if (p.pre_gate != nullptr) {
         Row<T> gate[kRows];
-        self.LoadRows(gate, p.pre_gate, at, at.channel, whole);
+        self.LoadRows(gate, p.pre_gate, at, at.channel);
         self.MultiplyRows(u, gate);
       }
 
@@ -731,44 +802,67 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kWarps == 1 ? 1 : 2)
         Clear(s);
         Multiply<Corner::kNone>(s, u, constants.v(group));
 
-        // 3: the state before the tile, from the sequence's start or from the warp before.
+        // 3, as far as it goes without the state before the tile
+        float2 sum[8];
+        self.SumUp(s, c, sum);
+
+        // That state: from the sequence's start, or from the warp before.
         const int pass = d1 * p.pair_groups + group;
-        float2* handed = Shared::state(Traits::kPasses ? pass : warp);
-        float2* hand_on = Shared::state(Traits::kPasses ? pass : (warp + 1) % kWarps);
         if (chained) {
           if constexpr (Traits::kPasses) {
             SyncWarp();
-          } else if (item > 0) {
+          } else if (!first_item) {
             BarrierSync(1 + warp, 2 * kWarp);
           }
         }
         float2 in[8];
-        LONGWAVE_UNROLL for (int j = 0; j < 8; ++j) {
-          const int pair = SlotPair(j, q);
-          in[j] = first_tile ? self.FirstState(at, c, self.StateIndex(at, d1, true), group, pair)
-                             : handed[pair];
-        }
-        if (Traits::kPasses && chained) SyncWarp();
-        Row<T> x[kRows];
-        float2 last_state[8];
-        LONGWAVE_UNROLL for (int j = 0; j < 8; ++j) {
-          float2 states[kRows + 1], after;
-          self.ScanPair(s, c, j, in[j], states, &after);
-          // 4
-          if (chained && g == kGroups - 1) hand_on[SlotPair(j, q)] = after;
-          LONGWAVE_UNROLL for (int i = 0; i <= kRows; ++i) {
-            if (ends_here && ahead == i) last_state[j] = states[i];
+        if (first_tile) {
+          LONGWAVE_UNROLL for (int j = 0; j < 8; ++j) {
+            in[j] = self.FirstState(at, c, self.StateIndex(at, d1, true), group, SlotPair(j, q));
           }
-          LONGWAVE_UNROLL for (int i = 0; i < kRows; ++i) Set(x[i], j, states[i]);
-        }
-        if (chained && !Traits::kPasses && item + 1 < items) {
-          BarrierArrive(1 + (warp + 1) % kWarps, 2 * kWarp);
+        } else {
+          self.Read(Shared::state(Traits::kPasses ? pass : warp), in);
         }
 
+        // 4
+        if (chained) {
+          if constexpr (Traits::kPasses) SyncWarp();
+          if (g == kGroups - 1) {
+            float2 out[8];
+            LONGWAVE_UNROLL for (int j = 0; j < 8; ++j) out[j] = in[j];
+            self.Advance(c.group[kGroups], c.group_low[kGroups], out, sum);
+            self.Write(Shared::state(Traits::kPasses ? pass : (warp + 1) % kWarps), out);
+          }
+          if (!Traits::kPasses && handed_on) {
+            BarrierArrive(1 + (warp + 1) % kWarps, 2 * kWarp);
+          }
+        }
+
+        // 3, the rest
+        Row<T> x[kRows];
+        if (output || ending) {
+          float2 state[8];
+          self.Before(c, sum, in, state);
+          LONGWAVE_UNROLL for (int i = 0; i <= kRows; ++i) {
+            if (i == kRows && !ending) break;
+            if (i > 0) {
+              float2 add[8];
+              self.BlockOf(s, i - 1, add);
+              self.Advance(c.row, c.row_low, state, add);
+            }
+            if (i < kRows) {
+              LONGWAVE_UNROLL for (int j = 0; j < 8; ++j) Set(x[i], j, state[j]);
+            }
+            if (ends_here && ahead == i) {
+              self.StoreState(c, self.StateIndex(at, d1, !p.only_last), group, state);
+            }
+          }
+        }
         if (ending) {
           // Group after group, as their tails share a row of shared memory.
           for (int owner = 0; owner < kGroups; ++owner) {
-            if (ShuffleFrom(ends_here ? 1 : 0, 4 * owner) == 0) continue;
+            const int count = ShuffleFrom(ends_here ? at.left & (kT - 1) : 0, 4 * owner);
+            if (count == 0) continue;
             float* tail = Shared::tail(warp);
             SyncWarp();
             LONGWAVE_UNROLL for (int i = 0; i < kRows; ++i) {
@@ -781,10 +875,7 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kWarps == 1 ? 1 : 2)
             }
             SyncWarp();
             if (g != owner) continue;
-            LONGWAVE_UNROLL for (int j = 0; j < 8; ++j) {
-              self.LastState(c, self.StateIndex(at, d1, !p.only_last), group, SlotPair(j, q),
-                             last_state[j], tail, static_cast<int>(at.end - full));
-            }
+            self.AdvanceState(c, self.StateIndex(at, d1, !p.only_last), group, tail, count);
           }
         }
 
@@ -796,7 +887,7 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kWarps == 1 ? 1 : 2)
       Multiply<Corner::kLowerLeft>(y, u, constants.k());
       if (p.post_gate != nullptr) {
         Row<T> gate[kRows];
-        self.LoadRows(gate, p.post_gate, at, gate_channel, whole);
+        self.LoadRows(gate, p.post_gate, at, gate_channel);
         const float bias = Traits::kFront == Front::kGate ? 0.0f : self.Bias(0, gate_channel);
         LONGWAVE_UNROLL for (int i = 0; i < kRows; ++i) {
           LONGWAVE_UNROLL for (int j = 0; j < 8; ++j) {
@@ -828,10 +919,10 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kWarps == 1 ? 1 : 2)
             Set(row, j, Block(y, i, j));
           }
         }
-        if (whole) {
+        if (at.whole) {
           StoreWhole(row, out + i * kT, q);
         } else {
-          StorePart(row, out + i * kT, left - i * kT, q);
+          StorePart(row, out + i * kT, at.left - i * kT, q);
         }
       }
     }

@@ -22,8 +22,9 @@ namespace longwave {
 struct Device {
   enum class Kind { kCpu, kCuda };
   Kind kind = Kind::kCpu;
-  int index = 0;            // of a GPU
-  int multiprocessors = 0;  // of a GPU: plans fill them
+  int index = 0;             // of a GPU
+  int multiprocessors = 0;   // of a GPU: plans fill them
+  int64_t shared_bytes = 0;  // of a GPU: of one block of threads at most; 0: not known
 
   bool is_gpu() const { return kind == Kind::kCuda; }
   std::string ToString() const { return is_gpu() ? "cuda:" + std::to_string(index) : "cpu"; }
@@ -39,7 +40,8 @@ class Stream {
 
   Device device() const {
     if (queue_ == nullptr) return {};
-    return {Device::Kind::kCuda, queue_->device(), queue_->properties().multiprocessors};
+    return {Device::Kind::kCuda, queue_->device(), queue_->properties().multiprocessors,
+            queue_->properties().shared_bytes};
   }
   ThreadPool& pool() { return *pool_; }
   // REQUIRES: device().is_gpu()

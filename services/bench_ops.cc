@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <random>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -18,6 +17,7 @@
 #include "kernels/shift_conv.h"
 #include "kernels/ssm_conv.h"
 #include "kernels/token_loss.h"
+#include "services/bench_reference.h"
 #include "services/bench_timer.h"
 
 namespace longwave {
@@ -25,45 +25,6 @@ namespace {
 
 constexpr double kTolerance = 1e-5;
 constexpr int64_t kChecked = 512;  // tokens of the first channel compared with float64
-
-std::vector<float> Random(int64_t count, uint64_t seed) {
-  std::mt19937_64 generator(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> values(count);
-  for (float& v : values) v = normal(generator);
-  return values;
-}
-
-// S4D-Lin: A = -1/2 + i pi n, dt from 1e-3 to 1e-1 over the channels.
-DiagonalSsm RandomSsm(int64_t filters, int64_t pairs) {
-  DiagonalSsm ssm{filters, pairs, {}, {}, {}, std::vector<double>(filters, 1.0)};
-  const std::vector<float> c = Random(2 * filters * pairs, 7);
-  for (int64_t h = 0; h < filters; ++h) {
-    const double dt = 1e-3 * std::pow(100.0, static_cast<double>(h) / static_cast<double>(filters));
-    for (int64_t n = 0; n < pairs; ++n) {
-      Complex a, b;
-      DiscretizeBilinear({-0.5, M_PI * static_cast<double>(n)}, 1.0, dt, &a, &b);
-      ssm.a.push_back(a);
-      ssm.b.push_back(b);
-      ssm.c.emplace_back(c[2 * (h * pairs + n)], c[2 * (h * pairs + n) + 1]);
-    }
-  }
-  return ssm;
-}
-
-// || y - conv(taps, u) || / || conv(taps, u) || over the first tokens, in float64.
-double ConvError(const std::vector<double>& taps, const float* u, const float* y, int64_t count) {
-  double difference = 0, norm = 0;
-  for (int64_t t = 0; t < count; ++t) {
-    double sum = 0;
-    for (int64_t i = 0; i <= t && i < static_cast<int64_t>(taps.size()); ++i) {
-      sum += taps[i] * double{u[t - i]};
-    }
-    difference += (y[t] - sum) * (y[t] - sum);
-    norm += sum * sum;
-  }
-  return std::sqrt(difference / norm);
-}
 
 class Bench {
  public:
@@ -76,7 +37,7 @@ class Bench {
   bool Wanted(const char* op) const {
     return options_.only.empty() || absl::StrContains(op, options_.only);
   }
-  Timing Time(absl::FunctionRef<void()> run) { return MeasureRuns(options_.seconds, run); }
+  Timing Time(absl::FunctionRef<void()> run) { return MeasureRuns(*options_.seconds, run); }
   double CopySeconds(double bytes) const { return bytes / copy_bytes_per_second_; }
   absl::Status Emit(const char* op, int64_t length, int64_t channels, const Timing& timing,
                     double bytes, double flops, const char* baseline, double baseline_seconds,
@@ -121,7 +82,7 @@ void Bench::MeasureCeilings() {
   });
   copy_bytes_per_second_ = 8.0 * static_cast<double>(count) / copy.median;
   const int64_t n = 1024 * pool_.threads(), k = 1024;
-  const std::vector<float> a = Random(n * k, 1), b = Random(k * k, 2);
+  const std::vector<float> a = RandomNormal(n * k, 1), b = RandomNormal(k * k, 2);
   std::vector<float> c(n * k);
   const Timing product = Time([&] {
     pool_.ParallelFor(pool_.threads(), [&](int64_t i, int) {
@@ -133,9 +94,9 @@ void Bench::MeasureCeilings() {
 }
 
 absl::Status Bench::Convolutions(int64_t length) {
-  const int64_t H = options_.channels, P = options_.pairs, count = H * length;
+  const int64_t H = *options_.channels, P = options_.pairs, count = H * length;
   const double tokens = static_cast<double>(count);
-  const std::vector<float> u = Random(count, 3), gate = Random(count, 4);
+  const std::vector<float> u = RandomNormal(count, 3), gate = RandomNormal(count, 4);
   std::vector<float> y(count), state(H * 2 * P);
   const DiagonalSsm ssm = RandomSsm(H, P);
   const int64_t checked = std::min(kChecked, length);
@@ -153,13 +114,15 @@ absl::Status Bench::Convolutions(int64_t length) {
   }
   absl::StatusOr<LongConvPlan> long_plan = PlanLongConv({1, H, length, length}, Device{});
   if (!long_plan.ok()) return long_plan.status();
-  const LongConvFilter long_filter = LongConvFilter::Create(*long_plan, taps.data(), stream_);
+  const absl::StatusOr<LongConvFilter> long_filter =
+      LongConvFilter::Create(*long_plan, taps.data(), stream_);
+  if (!long_filter.ok()) return long_filter.status();
   LongConvArgs long_args;
   long_args.u = u.data();
   long_args.y = y.data();
   long_args.channel_stride = length;
   const Timing long_conv =
-      Time([&] { (void)RunLongConv(*long_plan, long_filter, long_args, stream_); });
+      Time([&] { (void)RunLongConv(*long_plan, *long_filter, long_args, stream_); });
   if (Wanted("LongConv")) {
     const double n = static_cast<double>(long_plan->block);
     const double flops = static_cast<double>(H * long_plan->input_blocks) * n *
@@ -196,7 +159,7 @@ absl::Status Bench::Convolutions(int64_t length) {
   }
 
   constexpr int64_t kTaps = 64;
-  const std::vector<float> short_taps = Random(H * kTaps, 5);
+  const std::vector<float> short_taps = RandomNormal(H * kTaps, 5);
   if (Wanted("ShiftConv")) {
     ShiftConvArgs args;
     args.u = u.data();
@@ -240,7 +203,7 @@ absl::Status Bench::Convolutions(int64_t length) {
 absl::Status Bench::Dense(int64_t length) {
   const int64_t d = 128, rows = std::min<int64_t>(length, 65536);
   const double tokens = static_cast<double>(rows);
-  const std::vector<float> x = Random(rows * d, 6), weight = Random(4 * d * d, 7);
+  const std::vector<float> x = RandomNormal(rows * d, 6), weight = RandomNormal(4 * d * d, 7);
   const std::vector<float> ones(4 * d, 1.0f), zeros(4 * d, 0.0f);
   std::vector<float> out(rows * 4 * d);
   if (Wanted("Gemm")) {
@@ -306,28 +269,37 @@ absl::Status Bench::Run() {
 
 }  // namespace
 
-absl::Status BenchOps(const BenchOptions& options, absl::FunctionRef<void(const BenchRow&)> row) {
-  LONGWAVE_RETURN_IF_ERROR(CheckRange("bench", "channels", options.channels, 1, 1 << 16));
+absl::Status CheckBenchOptions(const BenchOptions& options, const std::vector<std::string>& ops) {
+  LONGWAVE_RETURN_IF_ERROR(CheckRange("bench", "channels", *options.channels, 1, 1 << 16));
   LONGWAVE_RETURN_IF_ERROR(CheckRange("bench", "pairs", options.pairs, 1, 4096));
   LONGWAVE_RETURN_IF_ERROR(CheckRange("bench", "threads", options.threads, 0, 1024));
-  if (!(options.seconds > 0 && options.seconds <= 3600)) {
+  LONGWAVE_RETURN_IF_ERROR(CheckRange("bench", "tokens", options.tokens, 1, int64_t{1} << 30));
+  if (!(*options.seconds > 0 && *options.seconds <= 3600)) {
     return absl::InvalidArgumentError(
-        absl::StrCat("bench: seconds = ", options.seconds, " is not above 0 and at most 3600"));
+        absl::StrCat("bench: seconds = ", *options.seconds, " is not above 0 and at most 3600"));
   }
-  constexpr const char* kOps[] = {"LongConv",     "SsmConv dual",  "SsmConv fft",
-                                  "SsmConv step", "ShiftConv",     "H3Mix",
-                                  "Gemm 128x512", "LayerNorm 128", "Gelu tanh"};
-  const bool known = std::any_of(std::begin(kOps), std::end(kOps), [&](const char* op) {
+  const bool known = std::any_of(ops.begin(), ops.end(), [&](const std::string& op) {
     return absl::StrContains(op, options.only);
   });
   if (!known) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "bench: no operator's name contains \"", options.only, "\": ", absl::StrJoin(kOps, ", ")));
+    return absl::InvalidArgumentError(absl::StrCat("bench: no operator's name contains \"",
+                                                   options.only, "\": ", absl::StrJoin(ops, ", ")));
   }
   for (int64_t length : options.lengths) {
     LONGWAVE_RETURN_IF_ERROR(CheckRange("bench", "length", length, 1, int64_t{1} << 26));
   }
-  return Bench(options, row).Run();
+  return absl::OkStatus();
+}
+
+absl::Status BenchOps(const BenchOptions& options, absl::FunctionRef<void(const BenchRow&)> row) {
+  BenchOptions full = options;
+  if (!full.channels) full.channels = 32;
+  if (!full.seconds) full.seconds = 0.5;
+  if (full.lengths.empty()) full.lengths = {1024, 65536, 1048576};
+  LONGWAVE_RETURN_IF_ERROR(CheckBenchOptions(
+      full, {"LongConv", "SsmConv dual", "SsmConv fft", "SsmConv step", "ShiftConv", "H3Mix",
+             "Gemm 128x512", "LayerNorm 128", "Gelu tanh"}));
+  return Bench(full, row).Run();
 }
 
 }  // namespace longwave

@@ -2,25 +2,33 @@
 // and its ratio to a baseline of the same run. Every operator's result is checked before it is
 // timed.
 //
+// On a GPU the times are between events on the device, each run after the cache was flushed, and
+// every shape has about `tokens` tokens in all: sequences of L tokens, tokens / L of them.
+//
 // Thread safety: one caller at a time.
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
+#include "kernels/stream.h"
 
 namespace longwave {
 
 struct BenchOptions {
-  std::string only;  // operators whose name contains this; empty: all
-  std::vector<int64_t> lengths = {1024, 65536, 1048576};
-  int64_t channels = 32;
-  int64_t pairs = 32;    // 64 states
-  int threads = 0;       // 0: all
-  double seconds = 0.5;  // of each measurement, at least
+  std::string only;                 // operators whose name contains this; empty: all
+  std::vector<int64_t> lengths;     // empty: the device's usual ones
+  std::optional<int64_t> channels;  // 32 on a CPU, 768 on a GPU
+  int64_t pairs = 32;               // 64 states
+  int threads = 0;                  // 0: all
+  std::optional<double> seconds;    // of each measurement, at least: 0.5 on a CPU, 0.03 on a GPU
+  int64_t tokens = 1 << 20;         // of a GPU's shapes, all sequences together
+  std::vector<Dtype> dtypes;        // of a GPU's activations; empty: all
 };
 
 struct BenchRow {
@@ -33,10 +41,31 @@ struct BenchRow {
   double gigaflops;      // per second: useful operations, the padding of tiles not counted
   std::string baseline;  // "LongConv", "copy", "sgemm"
   double ratio;          // baseline's time for the same work over this one's: above 1 is faster
-  double error;          // relative, against float64 on a prefix
+  double error;          // relative, against float64
+  int64_t batch = 1;
+  Dtype dtype = Dtype::kFloat32;
+  int runs = 0;
+  double tolerance = 0;  // of the error
+};
+
+// What a GPU's operators could not do, or did wrongly: the run goes on.
+struct BenchFailure {
+  std::string op;
+  int64_t length, channels;
+  Dtype dtype;
+  std::string reason;
 };
 
 // Calls `row` for each measurement as it comes.
+// InvalidArgument: options out of range. Internal: an operator's result is wrong.
 absl::Status BenchOps(const BenchOptions& options, absl::FunctionRef<void(const BenchRow&)> row);
+
+// The same on a GPU. Internal after the last row where anything failed.
+absl::Status BenchOpsCuda(const BenchOptions& options, std::unique_ptr<gpu::Queue> queue,
+                          absl::FunctionRef<void(const BenchRow&)> row,
+                          absl::FunctionRef<void(const BenchFailure&)> failure);
+
+// Ranges of the options, which all have values, and that `only` names one of `ops`.
+absl::Status CheckBenchOptions(const BenchOptions& options, const std::vector<std::string>& ops);
 
 }  // namespace longwave

@@ -25,6 +25,8 @@ constexpr int kWarp = 32;
 #ifndef LONGWAVE_EMULATE
 #define LONGWAVE_DEVICE __device__ __forceinline__
 #define LONGWAVE_UNROLL _Pragma("unroll")
+#define LONGWAVE_PRAGMA(x) _Pragma(#x)
+#define LONGWAVE_UNROLL_BY(n) LONGWAVE_PRAGMA(unroll n)
 
 LONGWAVE_DEVICE int Lane() { return static_cast<int>(threadIdx.x) % kWarp; }
 LONGWAVE_DEVICE int WarpOfBlock() { return static_cast<int>(threadIdx.x) / kWarp; }
@@ -32,10 +34,11 @@ LONGWAVE_DEVICE int WarpOfBlock() { return static_cast<int>(threadIdx.x) / kWarp
 LONGWAVE_DEVICE void SyncBlock() { __syncthreads(); }
 LONGWAVE_DEVICE void SyncWarp() { __syncwarp(); }
 
-// T of 4 bytes. Up and Down: a lane without a partner gets its own value.
+// T of 4 bytes. Up and Down: a lane without a partner, in the warp or in its part of `width` lanes (a
+// power of two), gets its own value.
 template <typename T>
-LONGWAVE_DEVICE T ShuffleUp(T value, int delta) {
-  return __shfl_up_sync(0xffffffffu, value, delta);
+LONGWAVE_DEVICE T ShuffleUp(T value, int delta, int width = kWarp) {
+  return __shfl_up_sync(0xffffffffu, value, delta, width);
 }
 template <typename T>
 LONGWAVE_DEVICE T ShuffleDown(T value, int delta) {
@@ -122,6 +125,12 @@ LONGWAVE_DEVICE void MmaTf32(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,
       "{%8,%9}, {%0,%1,%2,%3};"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+// To the nearest tf32, as MmaTf32 takes it; NaN stays NaN.
+LONGWAVE_DEVICE uint32_t ToTf32(float x) {
+  uint32_t bits;
+  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
+  return bits & 0xffffe000u;
 }
 
 // Four 8 x 8 matrices of 16-bit values from shared memory for one warp: lane l gives the address of

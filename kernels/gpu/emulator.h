@@ -18,6 +18,7 @@
 
 #define LONGWAVE_DEVICE inline
 #define LONGWAVE_UNROLL
+#define LONGWAVE_UNROLL_BY(n)
 
 #undef __launch_bounds__
 #define __launch_bounds__(...)
@@ -70,8 +71,8 @@ inline T ShuffleFrom(T value, int lane) {
   return value;
 }
 template <typename T>
-inline T ShuffleUp(T value, int delta) {
-  return ShuffleFrom(value, Lane() >= delta ? Lane() - delta : Lane());
+inline T ShuffleUp(T value, int delta, int width = 32) {
+  return ShuffleFrom(value, Lane() % width >= delta ? Lane() - delta : Lane());
 }
 template <typename T>
 inline T ShuffleDown(T value, int delta) {
@@ -101,6 +102,11 @@ inline void CopyAsyncWait() {}
 void Mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, __nv_bfloat16);
 void Mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, __half);
 void MmaTf32(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
+inline uint32_t ToTf32(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, 4);
+  return x == x ? (bits + 0x1000u) & 0xffffe000u : 0x7fc00000u;
+}
 
 inline void LoadMatrices(uint32_t (&r)[4], const void* row) {
   emulator::Words words = {};

@@ -5,10 +5,12 @@
 #include "kernels/gemm_cuda.h"
 #include "kernels/gpu/async.h"
 #include "kernels/gpu/queue.h"
+#include "kernels/long_conv_cuda.h"
+#include "kernels/ssm_conv_cuda.h"
 #include "kernels/layer_norm_cuda.h"
 #include "kernels/signal_ops_cuda.h"
-#include "kernels/ssm_conv_cuda.h"
 #include "kernels/token_loss_cuda.h"
+#include "kernels/ssm_fft_cuda.h"
 
 namespace longwave::gpu {
 namespace {
@@ -53,43 +55,6 @@ namespace longwave {
 
 using gpu::None;
 
-absl::Status RunGemmCuda(const GemmDesc& desc, const GemmArgs& args, void* scratch,
-                         Stream& stream) {
-  return None();
-}
-absl::Status RunLayerNormCuda(const LayerNormWeights& weights, int64_t rows, int64_t width,
-                              const void* x, int64_t x_stride, Dtype x_dtype, void* y,
-                              Dtype y_dtype, Stream& stream) {
-  return None();
-}
-absl::Status RunAttentionCuda(const AttentionDesc& desc, void* qkv, KvCache& cache, void* out,
-                              const int64_t* position, Stream& stream) {
-  return None();
-}
-absl::Status RunTokenLossCuda(const TokenLossDesc& desc, const TokenLossArgs& args,
-                              Stream& stream) {
-  return None();
-}
-absl::Status RunEmbeddingCuda(int64_t rows, int64_t width, int64_t vocab, Dtype dtype,
-                              const void* table, const int32_t* tokens, float* x, Stream& stream) {
-  return None();
-}
-absl::Status RunArgmaxCuda(int64_t rows, int64_t vocab, const ArgmaxArgs& args, Stream& stream) {
-  return None();
-}
-absl::Status RunAdvanceCuda(int64_t* counter, int64_t by, Stream& stream) { return None(); }
-absl::Status RunActivateCuda(Activation activation, int64_t channels, int64_t length,
-                             int64_t stride, Dtype dtype, void* x, Stream& stream) {
-  return None();
-}
-absl::Status RunGluCuda(int64_t rows, int64_t width, bool accumulate, Dtype dtype, const void* z,
-                        float* x, Stream& stream) {
-  return None();
-}
-absl::Status RunTransposeCuda(int64_t rows, int64_t columns, Dtype x_dtype, const void* x,
-                              Dtype out_dtype, void* out, int64_t stride, Stream& stream) {
-  return None();
-}
 absl::StatusOr<std::shared_ptr<const SsmDeviceFilter>> UploadSsmFilter(const DiagonalSsm& ssm,
                                                                        Dtype dtype,
                                                                        Stream& stream) {
@@ -102,6 +67,60 @@ absl::Status RunSsmConvCuda(const SsmConvPlan& plan, const SsmDeviceFilter& filt
 absl::Status RunH3MixCuda(const H3MixPlan& plan, const SsmDeviceFilter& filter,
                           const H3MixArgs& args, Stream& stream) {
   return None();
+}
+absl::Status RunGemmCuda(const GemmDesc& desc, const GemmArgs& args, void* scratch,
+                         Stream& stream) {
+  return gpu::None();
+}
+absl::Status RunLayerNormCuda(const LayerNormWeights& weights, int64_t rows, int64_t width,
+                              const void* x, int64_t x_stride, Dtype x_dtype, void* y,
+                              Dtype y_dtype, Stream& stream) {
+  return gpu::None();
+}
+absl::Status RunAttentionCuda(const AttentionDesc& desc, void* qkv, KvCache& cache, void* out,
+                              const int64_t* position, Stream& stream) {
+  return gpu::None();
+}
+absl::Status RunTokenLossCuda(const TokenLossDesc& desc, const TokenLossArgs& args,
+                              Stream& stream) {
+  return gpu::None();
+}
+absl::Status RunEmbeddingCuda(int64_t rows, int64_t width, int64_t vocab, Dtype dtype,
+                              const void* table, const int32_t* tokens, float* x, Stream& stream) {
+  return gpu::None();
+}
+absl::Status RunArgmaxCuda(int64_t rows, int64_t vocab, const ArgmaxArgs& args, Stream& stream) {
+  return gpu::None();
+}
+absl::Status RunAdvanceCuda(int64_t* counter, int64_t by, Stream& stream) { return gpu::None(); }
+absl::Status RunActivateCuda(Activation activation, int64_t channels, int64_t length,
+                             int64_t stride, Dtype dtype, void* x, Stream& stream) {
+  return gpu::None();
+}
+absl::Status RunGluCuda(int64_t rows, int64_t width, bool accumulate, Dtype dtype, const void* z,
+                        float* x, Stream& stream) {
+  return gpu::None();
+}
+absl::Status RunTransposeCuda(int64_t rows, int64_t columns, Dtype x_dtype, const void* x,
+                              Dtype out_dtype, void* out, int64_t stride, Stream& stream) {
+  return gpu::None();
+}
+absl::Status CreateLongConvFilterCuda(const LongConvPlan& plan, const float* taps, Stream& stream,
+                                      LongConvFilter::OnDevice* filter) {
+  return None();
+}
+absl::Status RunLongConvCuda(const LongConvPlan& plan, const LongConvFilter::OnDevice& filter,
+                             const LongConvArgs& args, Stream& stream) {
+  return None();
+}
+absl::StatusOr<std::shared_ptr<const SsmFftDeviceFilter>> UploadSsmFft(const DiagonalSsm& ssm,
+                                                                       int64_t block, Dtype dtype,
+                                                                       Stream& stream) {
+  return gpu::None();
+}
+absl::Status RunSsmConvFftCuda(const SsmConvPlan& plan, const SsmFftDeviceFilter& filter,
+                               const SsmConvArgs& args, Stream& stream) {
+  return gpu::None();
 }
 
 }  // namespace longwave

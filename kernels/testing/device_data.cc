@@ -125,7 +125,7 @@ Floats DeviceData::Get() {
   const int64_t size = SizeOf(dtype_);
   for (int64_t i = 0; i < Elements(); ++i) {
     const int64_t at = i - kGuard - offset_;
-    if (at >= 0 && at / stride() < rows_ && at % stride() < count_) continue;
+    if (count_ > 0 && at >= 0 && at / stride() < rows_ && at % stride() < count_) continue;
     for (int64_t b = 0; b < size; ++b) {
       if (static_cast<unsigned char>(bytes[i * size + b]) != kSentinel) {
         return ::testing::AssertionFailure() << "written at element " << at;
