@@ -323,8 +323,8 @@ TEST_P(DeviceTest, MemoryIsToldBefore) {
             absl::OkStatus());
   ASSERT_TRUE(runner->TakeTokenLoss().ok());
   const int64_t used = before - gpu::GetMemoryInfo(0)->free_bytes;
-  const int64_t told = model->workspace_bytes(chunk, 0) + model->state_bytes() +
-                       model->cache_bytes(chunk);
+  const int64_t told =
+      model->workspace_bytes(chunk, 0) + model->state_bytes() + model->cache_bytes(chunk);
   EXPECT_LE(used, told + (64 << 20));
   EXPECT_GE(used, told / 2);
 }
