@@ -155,8 +155,13 @@ int64_t H3Layer::ScratchBytes(int64_t batch, int64_t length, Device device) cons
   const absl::StatusOr<H3MixPlan> plan = PlanH3Mix(MixDesc(batch, length), device);
   if (!plan.ok()) return bytes;
   if (!device.is_gpu()) return std::max(bytes, plan->scratch_floats * int64_t{sizeof(float)});
-  return std::max(
-      {bytes, QkvDesc(rows).gpu_scratch_bytes(true), OutDesc(rows).gpu_scratch_bytes(false)});
+  // Segments' states, before and after: as large as the state each.
+  const int64_t states = plan->segments > 1
+                             ? 2 * plan->segments * batch * config_.d_model * config_.head_dim * 2 *
+                                   config_.pairs() * int64_t{sizeof(float)}
+                             : 0;
+  return std::max({bytes, states, QkvDesc(rows).gpu_scratch_bytes(true),
+                   OutDesc(rows).gpu_scratch_bytes(false)});
 }
 
 absl::Status H3Layer::Forward(float* x, LayerContext& context) const {

@@ -91,8 +91,13 @@ GemmDesc S4dLayer::LinearDesc(int64_t rows) const {
 }
 
 int64_t S4dLayer::ScratchBytes(int64_t batch, int64_t length, Device device) const {
-  if (device.is_gpu()) return LinearDesc(batch * length).gpu_scratch_bytes(false);
   const absl::StatusOr<SsmConvPlan> plan = PlanSsmConv(ConvDesc(batch, length), device);
+  if (device.is_gpu()) {
+    // Segments' states, before and after.
+    const int64_t states = plan.ok() && plan->segments > 1 ? 2 * plan->segments : 0;
+    return std::max(states * batch * config_.d_model * 2 * config_.pairs() * int64_t{sizeof(float)},
+                    LinearDesc(batch * length).gpu_scratch_bytes(false));
+  }
   return std::max(plan.ok() ? plan->scratch_floats : 0, 256 * config_.d_model) *
          int64_t{sizeof(float)};
 }
