@@ -101,19 +101,13 @@ absl::Status RunGluCuda(int64_t rows, int64_t width, bool accumulate, Dtype dtyp
 absl::Status RunTransposeCuda(int64_t rows, int64_t columns, Dtype x_dtype, const void* x,
                               Dtype out_dtype, void* out, int64_t stride, Stream& stream) {
   const int64_t tiles = (rows + kTile - 1) / kTile * ((columns + kTile - 1) / kTile);
-  return gpu::WithType(x_dtype, [&](auto tx) {
-    return gpu::WithType(out_dtype, [&](auto to) -> absl::Status {
-      using TX = decltype(tx);
-      using TOut = decltype(to);
-      if constexpr (std::is_same_v<TX, float> || std::is_same_v<TX, TOut>) {
-        return gpu::Launch("Transpose", absl::StrCat("(rows=", rows, " columns=", columns, ")"),
-                           Transpose<TX, TOut>, dim3(static_cast<unsigned>(tiles)), 256,
-                           kTile * (kTile + 1) * 4, stream.queue().stream(), rows, columns,
-                           static_cast<const TX*>(x), static_cast<TOut*>(out), stride);
-      }
-      return absl::InvalidArgumentError(
-          absl::StrCat("Transpose: from ", Name(x_dtype), " to ", Name(out_dtype)));
-    });
+  return gpu::WithTypes("Transpose", out_dtype, x_dtype, [&](auto out_type, auto x_type) {
+    using TX = decltype(x_type);
+    using TOut = decltype(out_type);
+    return gpu::Launch("Transpose", absl::StrCat("(rows=", rows, " columns=", columns, ")"),
+                       Transpose<TX, TOut>, dim3(static_cast<unsigned>(tiles)), 256,
+                       kTile * (kTile + 1) * 4, stream.queue().stream(), rows, columns,
+                       static_cast<const TX*>(x), static_cast<TOut*>(out), stride);
   });
 }
 
