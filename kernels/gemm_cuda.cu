@@ -309,14 +309,9 @@ __global__ void __launch_bounds__(256) Epilogue(const BiasActivation p, bool vec
        i += step) {
     const int64_t row = i / groups, column = i % groups * 8;
     T* out = static_cast<T*>(p.x) + row * p.stride + column;
-    const int count = static_cast<int>(std::min(int64_t{8}, p.minor - column));
-    const bool whole = vectors && count == 8;
+    const int64_t count = std::min(int64_t{8}, p.minor - column);
     float v[8];
-    if (whole) {
-      gpu::Load8(out, v);
-    } else {
-      gpu::LoadSome(out, count, v);
-    }
+    gpu::LoadUpTo8(out, count, vectors, v);
     LONGWAVE_UNROLL for (int j = 0; j < 8; ++j) {
       if (bias != nullptr && j < count) {
         v[j] += gpu::ToFloat(bias[p.bias_by_major ? row : column + j]);
@@ -324,11 +319,7 @@ __global__ void __launch_bounds__(256) Epilogue(const BiasActivation p, bool vec
       if (p.activation == Activation::kGeluTanh) v[j] = gpu::GeluTanh(v[j]);
       if (p.activation == Activation::kGeluErf) v[j] = gpu::GeluErf(v[j]);
     }
-    if (whole) {
-      gpu::Store8(out, v);
-    } else {
-      gpu::StoreSome(out, count, v);
-    }
+    gpu::StoreUpTo8(out, count, vectors, v);
   }
 }
 

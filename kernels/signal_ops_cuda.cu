@@ -18,24 +18,13 @@ __global__ void __launch_bounds__(256)
     const int64_t row = i / groups, column = i % groups * 8;
     const T* a = z + row * 2 * width + column;
     float* out = x + row * width + column;
-    const int count = static_cast<int>(std::min(int64_t{8}, width - column));
-    const bool whole = vectors && count == 8;
+    const int64_t count = std::min(int64_t{8}, width - column);
     float left[8], right[8], sum[8] = {};
-    if (whole) {
-      gpu::Load8(a, left);
-      gpu::Load8(a + width, right);
-      if (accumulate) gpu::Load8(out, sum);
-    } else {
-      gpu::LoadSome(a, count, left);
-      gpu::LoadSome(a + width, count, right);
-      if (accumulate) gpu::LoadSome(out, count, sum);
-    }
+    gpu::LoadUpTo8(a, count, vectors, left);
+    gpu::LoadUpTo8(a + width, count, vectors, right);
+    if (accumulate) gpu::LoadUpTo8(out, count, vectors, sum);
     LONGWAVE_UNROLL for (int j = 0; j < 8; ++j) sum[j] += left[j] * gpu::Sigmoid(right[j]);
-    if (whole) {
-      gpu::Store8(out, sum);
-    } else {
-      gpu::StoreSome(out, count, sum);
-    }
+    gpu::StoreUpTo8(out, count, vectors, sum);
   }
 }
 

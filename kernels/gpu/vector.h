@@ -56,6 +56,24 @@ LONGWAVE_DEVICE void StoreSome(T* p, int count, const float (&v)[8]) {
     if (i < count) p[i] = FromFloat<T>(v[i]);
   }
 }
+// The first eight of `count` values, at once where there are eight and `vectors` says that p is
+// aligned to 16 bytes.
+template <typename T>
+LONGWAVE_DEVICE void LoadUpTo8(const T* p, int64_t count, bool vectors, float (&v)[8]) {
+  if (vectors && count >= 8) {
+    Load8(p, v);
+  } else {
+    LoadSome(p, static_cast<int>(count), v);
+  }
+}
+template <typename T>
+LONGWAVE_DEVICE void StoreUpTo8(T* p, int64_t count, bool vectors, const float (&v)[8]) {
+  if (vectors && count >= 8) {
+    Store8(p, v);
+  } else {
+    StoreSome(p, static_cast<int>(count), v);
+  }
+}
 
 // What activations are of one value, right to float32; NaN stays NaN.
 LONGWAVE_DEVICE float Sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
