@@ -319,10 +319,10 @@ LONGWAVE_DEVICE void BuildMatrix(unsigned char* matrix, bool low, Value value) {
 
 // ---- The kernel
 
-// What stands before the SSM: a gate, or H3's shift filter of at most 64 taps on tensor cores. The
-// general kernel takes what no published model has: heads of several channels, other taps, more
-// pairs; one warp a thread block, several passes over each tile.
-enum class Front { kGate, kShift, kGeneral };
+// What stands around the SSM: nothing, gates, or H3's gates with the shift filter of at most 64
+// taps on tensor cores. The general kernel takes what no published model has: heads of several
+// channels, other taps, more pairs; one warp a thread block, several passes over each tile.
+enum class Front { kNone, kGates, kShift, kGeneral };
 
 template <typename T_, Front kFront_, bool kOutput_, int kWarps_, int kTiles_, int kBlocks_>
 struct SsmTraits {
@@ -467,13 +467,6 @@ struct SsmWarp {
         LoadPart(rows[i], tokens + i * kT, at.left - i * kT, q);
       }
     }
-  }
-
-  // What a later item reads, on its way to the second-level cache: thread q asks for row q.
-  LONGWAVE_DEVICE void Prefetch(const void* base, const Place& at) const {
-    if (base == nullptr || !at.whole || q >= kRows) return;
-    PrefetchToL2(Tokens(base, at, at.channel) + q * kT);
-    if (kLow) PrefetchToL2(Tokens(base, at, at.channel) + q * kT + kT / 2);
   }
 
   LONGWAVE_DEVICE void MultiplyRows(Row<T>* rows, const Row<T>* by) const {
@@ -744,9 +737,11 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kBlocks) SsmKernel(c
   Cursor cursor{first, 0};
   move(cursor, warp);
 
+  constexpr bool kShifts = Traits::kFront == Front::kShift || Traits::kPasses;
+
   // The next item's place, and its u already on the way where registers allow.
   Row<T> next[kRows];
-  constexpr bool kPrefetch = Traits::kFront == Front::kGate;
+  constexpr bool kPrefetch = Traits::kFront == Front::kNone;
   auto next_at = self.At(cursor.sequence, cursor.tile, last, chained);
   if (kPrefetch && cursor.sequence < last) self.LoadRows(next, p.u, next_at, next_at.channel);
 
@@ -759,11 +754,6 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kBlocks) SsmKernel(c
     move(then, kWarps - 1);
     cursor = then;
     next_at = self.At(cursor.sequence, cursor.tile, last, chained);
-    if (!Traits::kPasses && cursor.sequence < last) {
-      if (!kPrefetch) self.Prefetch(p.u, next_at);
-      self.Prefetch(p.pre_gate, next_at);
-      if (output) self.Prefetch(p.post_gate, next_at);
-    }
     // The block after the sequence's last full one stands `ahead` blocks from the group's first.
     const int ahead = at.left >> 6;
     const bool ends_here =
@@ -791,7 +781,7 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kBlocks) SsmKernel(c
       } else {
         self.LoadRows(u, p.u, at, at.channel);
       }
-      if (Traits::kFront != Front::kGate && p.bias != nullptr) {
+      if (kShifts && p.bias != nullptr) {
         const float bias = self.Bias(2, at.channel);
         LONGWAVE_UNROLL for (int i = 0; i < kRows; ++i) self.AddBias(u[i], bias, at.left - i * kT);
       }
@@ -799,7 +789,7 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kBlocks) SsmKernel(c
         self.Shift(u, at);
       } else if (Traits::kPasses && p.taps > 0) {
         self.ShiftGeneral(u, at, gate_channel);
-      } else if (p.pre_gate != nullptr) {
+      } else if (Traits::kFront != Front::kNone && p.pre_gate != nullptr) {
         Row<T> gate[kRows];
         self.LoadRows(gate, p.pre_gate, at, at.channel);
         self.MultiplyRows(u, gate);
@@ -896,14 +886,20 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kBlocks) SsmKernel(c
       }
       if (!output) continue;
 
+      Row<T> post[kRows];  // on its way during the product
+      const bool gated = Traits::kFront != Front::kNone && p.post_gate != nullptr;
+#ifndef LONGWAVE_LATE_POST
+      if (gated) self.LoadRows(post, p.post_gate, at, gate_channel);
+#endif
       Multiply<Corner::kLowerLeft>(y, u, constants.k());
-      if (p.post_gate != nullptr) {
-        Row<T> gate[kRows];
-        self.LoadRows(gate, p.post_gate, at, gate_channel);
-        const float bias = Traits::kFront == Front::kGate ? 0.0f : self.Bias(0, gate_channel);
+#ifdef LONGWAVE_LATE_POST
+      if (gated) self.LoadRows(post, p.post_gate, at, gate_channel);
+#endif
+      if (gated) {
+        const float bias = kShifts ? self.Bias(0, gate_channel) : 0.0f;
         LONGWAVE_UNROLL for (int i = 0; i < kRows; ++i) {
           LONGWAVE_UNROLL for (int j = 0; j < 8; ++j) {
-            const float2 f = Get(gate[i], j);
+            const float2 f = Get(post[i], j);
             y[i / 2][j][i % 2 * 2] *= f.x + bias;
             y[i / 2][j][i % 2 * 2 + 1] *= f.y + bias;
           }

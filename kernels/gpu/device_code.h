@@ -149,11 +149,6 @@ LONGWAVE_DEVICE void LoadMatricesTransposed(uint32_t (&r)[4], const void* row) {
                : "memory");
 }
 
-// Brings the 128 bytes around p into the second-level cache, some time.
-LONGWAVE_DEVICE void PrefetchToL2(const void* p) {
-  asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
-}
-
 // 16 bytes that are read once: past the first-level cache's lines of others.
 LONGWAVE_DEVICE uint4 LoadStreaming(const void* p) { return __ldcs(static_cast<const uint4*>(p)); }
 LONGWAVE_DEVICE void StoreStreaming(void* p, uint4 value) { __stcs(static_cast<uint4*>(p), value); }

@@ -133,7 +133,6 @@ inline void LoadMatricesTransposed(uint32_t (&r)[4], const void* row) {
   }
 }
 
-inline void PrefetchToL2(const void*) {}
 inline uint4 LoadStreaming(const void* p) { return *static_cast<const uint4*>(p); }
 inline void StoreStreaming(void* p, uint4 value) { *static_cast<uint4*>(p) = value; }
 
