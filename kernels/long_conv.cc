@@ -58,9 +58,10 @@ namespace {
 // On chip N = R1 M. FftConvKernel has these M = R2 R3 and R1.
 constexpr int kMiddles[][2] = {{1, 16}, {1, 32}, {4, 16}, {8, 16}, {16, 16}, {16, 32}, {32, 32}};
 constexpr int kFirsts[] = {8, 9, 10, 12, 14, 16};
-constexpr int kManyBlocksMiddle = 1024;     // M of the kernel for more taps than N
-constexpr int64_t kSmallestRow = 2048;      // of an outer transform
-constexpr int64_t kRowsInCache = 26 << 20;  // bytes of an outer transform's rows at a time
+constexpr int kManyBlocksMiddle = 1024;        // M of the kernel for more taps than N
+constexpr int64_t kSmallestRow = 2048;         // of an outer transform
+constexpr int64_t kSpectraInCache = 32 << 20;  // bytes, of kOnChipFft with more taps than N
+constexpr int64_t kRowsInCache = 26 << 20;     // bytes of an outer transform's rows at a time
 // The longest Toeplitz product whose tokens fit in shared memory: 186 KB, or 148.
 constexpr int64_t kToeplitzMinLength = 16;
 constexpr int64_t kToeplitzMaxLength = 2048, kToeplitzMaxLengthInLess = 1536;
@@ -116,7 +117,9 @@ Occupancy BestOccupancy(const LongConvRadices& r, Device device) {
     const double steps = (pass(M, r.first) + pass(int64_t{r.first} * r.third, r.second) +
                           pass(int64_t{r.first} * r.second, r.third)) /
                          static_cast<double>(std::max<int64_t>(resident, 1) * r.row());
-    if (best.threads == 0 || steps < best.steps) best = {threads, resident, steps};
+    // Of equals the most threads, but rather two blocks than one, so that they wait in turns.
+    if (best.threads == 0 || steps < best.steps || (steps == best.steps && best.resident == 1))
+      best = {threads, resident, steps};
   }
   return best;
 }
@@ -142,7 +145,7 @@ double OnChipCost(const LongConvDesc& desc, int64_t taps, const LongConvRadices&
         (filters * (filters - 1) / 2 + (blocks - filters) * (filters - 1)) / blocks;
     const double slots = static_cast<double>(std::max(device.multiprocessors, 1)) *
                          static_cast<double>(here.resident);
-    const bool cached = slots * (filters - 1) * n * 8 < static_cast<double>(kRowsInCache);
+    const bool cached = slots * (filters - 1) * n * 8 < static_cast<double>(kSpectraInCache);
     const double sequences = static_cast<double>(desc.batch) * static_cast<double>(desc.channels);
     cost += products * (cached ? 2 : 5) + (cached ? 1 : 4) * (blocks - 1) / blocks;
     cost *= std::ceil(sequences / slots) * slots / sequences;

@@ -219,9 +219,16 @@ absl::Status CreateSpectrum(const LongConvPlan& plan, const float* taps, Stream&
   gpu::DeviceArray device_taps;
   LONGWAVE_RETURN_IF_ERROR(
       Upload(roots.data(), static_cast<int64_t>(roots.size()) * kComplex, stream, &filter->roots));
-  LONGWAVE_RETURN_IF_ERROR(Upload(taps, desc.channels * desc.taps * 4, stream, &device_taps));
   LONGWAVE_RETURN_IF_ERROR(
       Allocate(plan.filters * desc.channels * N * kComplex, stream, &filter->spectrum));
+  // Rows of whole blocks, zeros after the last tap.
+  const int64_t row = plan.filters * N;
+  LONGWAVE_RETURN_IF_ERROR(Allocate(desc.channels * row * 4, stream, &device_taps));
+  LONGWAVE_RETURN_IF_ERROR(stream.queue().Fill(device_taps.data(), 0, desc.channels * row * 4));
+  for (int64_t c = 0; c < desc.channels; ++c) {
+    LONGWAVE_RETURN_IF_ERROR(stream.queue().CopyToDevice(device_taps.as<float>() + c * row,
+                                                         taps + c * desc.taps, used * 4));
+  }
 
   FftConvParams p = FftConvParamsOf(plan, filter->roots.as<Complex>());
   p.spectrum_scale = static_cast<float>(1.0 / static_cast<double>(N));
@@ -229,8 +236,8 @@ absl::Status CreateSpectrum(const LongConvPlan& plan, const float* taps, Stream&
   long_conv::Tokens tokens = {};
   tokens.u = device_taps.as<float>();
   tokens.dtype = Dtype::kFloat32;
-  tokens.channel_stride = desc.taps;
-  tokens.length = used;
+  tokens.channel_stride = row;
+  tokens.length = row;
   if (radices.columns() == 1) {
     p.tokens = tokens;
     p.items = p.blocks = static_cast<unsigned>(plan.filters);
@@ -239,7 +246,7 @@ absl::Status CreateSpectrum(const LongConvPlan& plan, const float* taps, Stream&
   }
   for (int64_t j = 0; j < plan.filters; ++j) {
     tokens.u = device_taps.as<float>() + j * N;
-    tokens.length = std::min(N, used - j * N);
+    tokens.length = N;
     // The columns' transforms go to where the spectrum will stand, a row from itself to itself.
     ColumnsParams columns = ColumnsParamsOf(plan, filter->roots.as<Complex>());
     columns.tokens = tokens;

@@ -74,17 +74,12 @@ LONGWAVE_DEVICE void ReadTokensAs(const Tokens& t, int64_t row, int64_t begin, i
       if (first + j * stride < left) v[j].x *= gpu::ToFloat(gate[j * stride]);
     }
   }
-  if (before && begin >= N) {
-    const int there = static_cast<int>(t.length - begin < 0 ? t.length - begin + N : N);
+  if (before && begin >= N) {  // it is full
     u -= N;
-    LONGWAVE_UNROLL for (int j = 0; j < R; ++j) {
-      if (first + j * stride < there) v[j].y = -gpu::ToFloat(u[j * stride]);
-    }
+    LONGWAVE_UNROLL for (int j = 0; j < R; ++j) v[j].y = -gpu::ToFloat(u[j * stride]);
     if (gate != nullptr) {
       gate -= N;
-      LONGWAVE_UNROLL for (int j = 0; j < R; ++j) {
-        if (first + j * stride < there) v[j].y *= gpu::ToFloat(gate[j * stride]);
-      }
+      LONGWAVE_UNROLL for (int j = 0; j < R; ++j) v[j].y *= gpu::ToFloat(gate[j * stride]);
     }
   }
 }
@@ -186,6 +181,11 @@ struct FftConvSteps {
   unsigned first_item;  // of this block of threads
   int count;            // sequences of this block
 
+  // Nothing that depends on the thread is kept from one block of a sequence to the next.
+  static LONGWAVE_DEVICE int Thread() {
+    return kItems == Items::kSequences ? Anew(static_cast<int>(threadIdx.x))
+                                       : static_cast<int>(threadIdx.x);
+  }
   // Sequence of the block: a constant where there is one, which spares all divisions in loops.
   static LONGWAVE_DEVICE int SequenceOf(int i, int size) {
     return Shape::kSequences == 1 ? 0 : i / size;
@@ -200,7 +200,7 @@ struct FftConvSteps {
 
   template <int R1>
   LONGWAVE_DEVICE void FirstForward() const {
-    for (int i = static_cast<int>(threadIdx.x); i < count * M; i += static_cast<int>(blockDim.x)) {
+    for (int i = Thread(); i < count * M; i += static_cast<int>(blockDim.x)) {
       const int s = SequenceOf(i, M), m = i - s * M;
       Complex v[R1];
       if constexpr (kItems == Items::kRows) {
@@ -223,7 +223,7 @@ struct FftConvSteps {
 
   template <int R1>
   LONGWAVE_DEVICE void FirstBack() const {
-    for (int i = static_cast<int>(threadIdx.x); i < count * M; i += static_cast<int>(blockDim.x)) {
+    for (int i = Thread(); i < count * M; i += static_cast<int>(blockDim.x)) {
       const int s = SequenceOf(i, M), m = i - s * M;
       Complex v[R1];
       const Complex* from = shared + s * Shape::Row(R1 * R2) + Shape::Row(m / R3) + m % R3;
@@ -250,8 +250,7 @@ struct FftConvSteps {
   template <int S>
   LONGWAVE_DEVICE void Second() const {
     if constexpr (R2 > 1) {
-      for (int i = static_cast<int>(threadIdx.x); i < count * p.first_radix * R3;
-           i += static_cast<int>(blockDim.x)) {
+      for (int i = Thread(); i < count * p.first_radix * R3; i += static_cast<int>(blockDim.x)) {
         const int j3 = i % R3;
         Complex* at = shared + Shape::Row(i / R3 * R2) + j3;
         const Complex* roots = p.second_roots + R3 + j3;
@@ -267,8 +266,7 @@ struct FftConvSteps {
 
   LONGWAVE_DEVICE void Third() const {
     const int rows = p.first_radix * R2, N = rows * R3;
-    for (int i = static_cast<int>(threadIdx.x); i < count * rows;
-         i += static_cast<int>(blockDim.x)) {
+    for (int i = Thread(); i < count * rows; i += static_cast<int>(blockDim.x)) {
       const int s = SequenceOf(i, rows), r = i - s * rows;
       Complex* at = shared + Shape::Row(i);
       Complex v[R3];
@@ -297,7 +295,8 @@ struct FftConvSteps {
         passed = p.passed + static_cast<int64_t>(blockIdx.x) * p.filters * N + r;
         if (b + 1 < p.blocks) {
           Complex* to = passed + static_cast<int64_t>(b % p.filters) * N;
-          LONGWAVE_UNROLL for (int k = 0; k < R3; ++k) to[k * rows] = v[k];
+          const int step = Anew(rows);
+          LONGWAVE_UNROLL for (int k = 0; k < R3; ++k) to[k * step] = v[k];
         }
       }
       LONGWAVE_UNROLL for (int k = 0; k < R3; ++k) v[k] = fft::Mul(v[k], __ldg(taps + k * rows));
