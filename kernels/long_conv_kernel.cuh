@@ -264,6 +264,28 @@ struct FftConvSteps {
     }
   }
 
+  // v = X_b becomes Z_b, and X_b is kept for the blocks after it.
+  LONGWAVE_DEVICE void Products(const Complex* taps, int r, int rows, Complex (&v)[R3]) const {
+    const int N = rows * R3;
+    const unsigned b = first_item % p.blocks;
+    Complex* passed = p.passed + static_cast<int64_t>(blockIdx.x) * p.filters * N + r;
+    if (b + 1 < p.blocks) {
+      Complex* to = passed + static_cast<int64_t>(b % p.filters) * N;
+      const int step = Anew(rows);
+      LONGWAVE_UNROLL for (int k = 0; k < R3; ++k) to[k * step] = v[k];
+    }
+    const int step = Anew(rows);
+    LONGWAVE_UNROLL for (int k = 0; k < R3; ++k) v[k] = fft::Mul(v[k], __ldg(taps + k * step));
+    for (unsigned j = 1; j <= b && j < p.filters; ++j) {
+      taps += p.filter_stride;
+      const Complex* x = passed + static_cast<int64_t>((b - j) % p.filters) * N;
+      const int step = Anew(rows);
+      LONGWAVE_UNROLL for (int k = 0; k < R3; ++k) {
+        v[k] = fft::Add(v[k], fft::Mul(x[k * step], __ldg(taps + k * step)));
+      }
+    }
+  }
+
   LONGWAVE_DEVICE void Third() const {
     const int rows = p.first_radix * R2, N = rows * R3;
     for (int i = Thread(); i < count * rows; i += static_cast<int>(blockDim.x)) {
@@ -278,7 +300,7 @@ struct FftConvSteps {
         const unsigned from = p.first_channel + (p.first_batch + sequence) / p.batch;
         where = (static_cast<int64_t>(from) * p.rows_of_sequence + item % p.rows_of_sequence) * N;
       }
-      if (p.spectrum_out != nullptr) {
+      if (kItems != Items::kSequences && p.spectrum_out != nullptr) {
         if constexpr (kItems == Items::kBlocks) {
           where += static_cast<int64_t>((first_item + s) % p.blocks) * p.filter_stride;
         }
@@ -289,26 +311,10 @@ struct FftConvSteps {
         continue;
       }
       const Complex* taps = p.spectrum + where + r;
-      [[maybe_unused]] Complex* passed = nullptr;  // X_b, of this and of earlier blocks
-      [[maybe_unused]] const unsigned b = first_item % p.blocks;
       if constexpr (kItems == Items::kSequences) {
-        passed = p.passed + static_cast<int64_t>(blockIdx.x) * p.filters * N + r;
-        if (b + 1 < p.blocks) {
-          Complex* to = passed + static_cast<int64_t>(b % p.filters) * N;
-          const int step = Anew(rows);
-          LONGWAVE_UNROLL for (int k = 0; k < R3; ++k) to[k * step] = v[k];
-        }
-      }
-      LONGWAVE_UNROLL for (int k = 0; k < R3; ++k) v[k] = fft::Mul(v[k], __ldg(taps + k * rows));
-      if constexpr (kItems == Items::kSequences) {
-        for (unsigned j = 1; j <= b && j < p.filters; ++j) {
-          taps += p.filter_stride;
-          const Complex* x = passed + static_cast<int64_t>((b - j) % p.filters) * N;
-          const int step = Anew(rows);
-          LONGWAVE_UNROLL for (int k = 0; k < R3; ++k) {
-            v[k] = fft::Add(v[k], fft::Mul(x[k * step], __ldg(taps + k * step)));
-          }
-        }
+        Products(taps, r, rows, v);
+      } else {
+        LONGWAVE_UNROLL for (int k = 0; k < R3; ++k) v[k] = fft::Mul(v[k], __ldg(taps + k * rows));
       }
       fft::Dft<R3, -1>(v);
       LONGWAVE_UNROLL for (int j = 0; j < R3; ++j) at[j] = v[j];
@@ -324,7 +330,7 @@ struct FftConvSteps {
       gpu::SyncBlock();
     }
     Third();
-    if (p.spectrum_out != nullptr) return;
+    if (kItems != Items::kSequences && p.spectrum_out != nullptr) return;
     gpu::SyncBlock();
     if constexpr (R2 > 1) {
       Second<-1>();
