@@ -181,11 +181,6 @@ struct FftConvSteps {
   unsigned first_item;  // of this block of threads
   int count;            // sequences of this block
 
-  // Nothing that depends on the thread is kept from one block of a sequence to the next.
-  static LONGWAVE_DEVICE int Thread() {
-    return kItems == Items::kSequences ? Anew(static_cast<int>(threadIdx.x))
-                                       : static_cast<int>(threadIdx.x);
-  }
   // Sequence of the block: a constant where there is one, which spares all divisions in loops.
   static LONGWAVE_DEVICE int SequenceOf(int i, int size) {
     return Shape::kSequences == 1 ? 0 : i / size;
@@ -200,7 +195,7 @@ struct FftConvSteps {
 
   template <int R1>
   LONGWAVE_DEVICE void FirstForward() const {
-    for (int i = Thread(); i < count * M; i += static_cast<int>(blockDim.x)) {
+    for (int i = static_cast<int>(threadIdx.x); i < count * M; i += static_cast<int>(blockDim.x)) {
       const int s = SequenceOf(i, M), m = i - s * M;
       Complex v[R1];
       if constexpr (kItems == Items::kRows) {
@@ -223,7 +218,7 @@ struct FftConvSteps {
 
   template <int R1>
   LONGWAVE_DEVICE void FirstBack() const {
-    for (int i = Thread(); i < count * M; i += static_cast<int>(blockDim.x)) {
+    for (int i = static_cast<int>(threadIdx.x); i < count * M; i += static_cast<int>(blockDim.x)) {
       const int s = SequenceOf(i, M), m = i - s * M;
       Complex v[R1];
       const Complex* from = shared + s * Shape::Row(R1 * R2) + Shape::Row(m / R3) + m % R3;
@@ -250,7 +245,8 @@ struct FftConvSteps {
   template <int S>
   LONGWAVE_DEVICE void Second() const {
     if constexpr (R2 > 1) {
-      for (int i = Thread(); i < count * p.first_radix * R3; i += static_cast<int>(blockDim.x)) {
+      for (int i = static_cast<int>(threadIdx.x); i < count * p.first_radix * R3;
+           i += static_cast<int>(blockDim.x)) {
         const int j3 = i % R3;
         Complex* at = shared + Shape::Row(i / R3 * R2) + j3;
         const Complex* roots = p.second_roots + R3 + j3;
@@ -288,7 +284,8 @@ struct FftConvSteps {
 
   LONGWAVE_DEVICE void Third() const {
     const int rows = p.first_radix * R2, N = rows * R3;
-    for (int i = Thread(); i < count * rows; i += static_cast<int>(blockDim.x)) {
+    for (int i = static_cast<int>(threadIdx.x); i < count * rows;
+         i += static_cast<int>(blockDim.x)) {
       const int s = SequenceOf(i, rows), r = i - s * rows;
       Complex* at = shared + Shape::Row(i);
       Complex v[R3];
@@ -339,23 +336,38 @@ struct FftConvSteps {
     FirstBack<R1>();
   }
 
+  template <int R1>
+  LONGWAVE_DEVICE void RunAll() const {
+    if constexpr (kItems == Items::kSequences) {
+      // The first pass and the last one backwards read and write the same places of a thread.
+      for (unsigned sequence = blockIdx.x; sequence < p.items; sequence += gridDim.x) {
+        for (unsigned b = 0; b < p.blocks; ++b) {
+          FftConvSteps{p, shared, sequence / p.batch, sequence % p.batch * p.blocks + b, 1}
+              .template Run<R1>();
+        }
+      }
+    } else {
+      Run<R1>();
+    }
+  }
+
   LONGWAVE_DEVICE void RunAny() const {
     if constexpr (kItems == Items::kRows) {
-      Run<16>();
+      RunAll<16>();
     } else {
       switch (p.first_radix) {
         case 8:
-          return Run<8>();
+          return RunAll<8>();
         case 9:
-          return Run<9>();
+          return RunAll<9>();
         case 10:
-          return Run<10>();
+          return RunAll<10>();
         case 12:
-          return Run<12>();
+          return RunAll<12>();
         case 14:
-          return Run<14>();
+          return RunAll<14>();
         default:
-          return Run<16>();
+          return RunAll<16>();
       }
     }
   }
@@ -370,25 +382,14 @@ __global__ void __launch_bounds__(FftConvShape<R2, R3>::kThreads, FftConvShape<R
     FftConvKernel(const FftConvParams p) {
   using Shape = FftConvShape<R2, R3>;
   Complex* shared = reinterpret_cast<Complex*>(gpu::DynamicShared());
-  if constexpr (kItems == Items::kSequences) {
-    // The first pass and the last one backwards read and write the same places of a thread.
-    for (unsigned sequence = blockIdx.x; sequence < p.items; sequence += gridDim.x) {
-      for (unsigned b = 0; b < p.blocks; ++b) {
-        internal::FftConvSteps<R2, R3, kItems>{p, shared, sequence / p.batch,
-                                               sequence % p.batch * p.blocks + b, 1}
-            .RunAny();
-      }
-    }
-  } else {
-    constexpr bool kRows = kItems == Items::kRows;
-    const unsigned channel = kRows ? 0 : blockIdx.x / p.groups;
-    const unsigned first = (kRows ? blockIdx.x : blockIdx.x % p.groups) * Shape::kSequences;
-    const unsigned left = p.items - first;
-    internal::FftConvSteps<R2, R3, kItems>{
-        p, shared, channel, first,
-        static_cast<int>(left < Shape::kSequences ? left : Shape::kSequences)}
-        .RunAny();
-  }
+  constexpr bool kBlocks = kItems == Items::kBlocks;
+  const unsigned channel = kBlocks ? blockIdx.x / p.groups : 0;
+  const unsigned first = (kBlocks ? blockIdx.x % p.groups : blockIdx.x) * Shape::kSequences;
+  const unsigned left = p.items - first;
+  internal::FftConvSteps<R2, R3, kItems>{
+      p, shared, channel, first,
+      static_cast<int>(left < Shape::kSequences ? left : Shape::kSequences)}
+      .RunAny();
 }
 
 struct ColumnsParams {
