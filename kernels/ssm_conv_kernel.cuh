@@ -487,7 +487,12 @@ struct SsmWarp {
                  p.pre_gate)[at.batch * p.batch_stride + channel * p.channel_stride + t]) +
              bias;
     }
-    if (p.halo_in == nullptr || t < -(p.taps - 1)) return 0;
+    return p.halo_in == nullptr ? 0.0f : Halo(at, channel, static_cast<int>(t));
+  }
+
+  // The same at t < 0, where there is a halo; before it zeros.
+  LONGWAVE_DEVICE float Halo(const Place& at, int64_t channel, int t) const {
+    if (t < -(p.taps - 1)) return 0;
     const int64_t width = static_cast<int64_t>(p.heads) * p.head_dim;
     return p.halo_in[(at.batch * width + channel) * (p.taps - 1) + p.taps - 1 + t];
   }
@@ -523,11 +528,12 @@ struct SsmWarp {
       }
       if (p.bias != nullptr) AddBias(k[0], bias, kT);
     } else {
-      LONGWAVE_UNROLL for (int j = 0; j < 8; ++j) {
-        const int t = SlotToken(j, q, 0) - kT;
-        Set(k[0], j,
-            {left > 0 ? K(at, at.channel, t, 0) : 0.0f,
-             left > 0 ? K(at, at.channel, t + 1, 0) : 0.0f});
+      LONGWAVE_UNROLL for (int j = 0; j < 8; ++j) Set(k[0], j, {0, 0});
+      if (left > 0 && p.halo_in != nullptr) {
+        LONGWAVE_UNROLL for (int j = 0; j < 8; ++j) {
+          const int t = SlotToken(j, q, 0) - kT;
+          Set(k[0], j, {Halo(at, at.channel, t), Halo(at, at.channel, t + 1)});
+        }
       }
     }
     if (p.bias != nullptr) {
@@ -745,7 +751,8 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kBlocks) SsmKernel(c
   auto next_at = self.At(cursor.sequence, cursor.tile, last, chained);
   if (kPrefetch && cursor.sequence < last) self.LoadRows(next, p.u, next_at, next_at.channel);
 
-  for (bool first_item = warp == 0; cursor.sequence < last; first_item = false) {
+  for (bool first_round = true; cursor.sequence < last; first_round = false) {
+    const bool first_item = first_round && warp == 0;
     const auto at = next_at;
     const bool first_tile = cursor.tile == 0, last_tile = cursor.tile == tiles - 1;
     Cursor then = cursor;
@@ -825,11 +832,18 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kBlocks) SsmKernel(c
         } else {
           self.Read(Shared::state(Traits::kPasses ? pass : warp), in);
         }
+        if (chained && !Traits::kPasses && !first_item && cursor.sequence < last) {
+          BarrierArrive(1 + kWarps + warp, 2 * kWarp);  // read: it may be written again
+        }
 
         // 4
         if (chained) {
-          if constexpr (Traits::kPasses) SyncWarp();
-          if (g == kGroups - 1) {
+          if constexpr (Traits::kPasses) {
+            SyncWarp();
+          } else if (handed_on && !first_round) {
+            BarrierSync(1 + kWarps + (warp + 1) % kWarps, 2 * kWarp);
+          }
+          if (handed_on && g == kGroups - 1) {
             float2 out[8];
             LONGWAVE_UNROLL for (int j = 0; j < 8; ++j) out[j] = in[j];
             self.Advance(c.group[kGroups], c.group_low[kGroups], out, sum);
@@ -886,16 +900,11 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kBlocks) SsmKernel(c
       }
       if (!output) continue;
 
-      Row<T> post[kRows];  // on its way during the product
       const bool gated = Traits::kFront != Front::kNone && p.post_gate != nullptr;
-#ifndef LONGWAVE_LATE_POST
-      if (gated) self.LoadRows(post, p.post_gate, at, gate_channel);
-#endif
       Multiply<Corner::kLowerLeft>(y, u, constants.k());
-#ifdef LONGWAVE_LATE_POST
-      if (gated) self.LoadRows(post, p.post_gate, at, gate_channel);
-#endif
       if (gated) {
+        Row<T> post[kRows];
+        self.LoadRows(post, p.post_gate, at, gate_channel);
         const float bias = kShifts ? self.Bias(0, gate_channel) : 0.0f;
         LONGWAVE_UNROLL for (int i = 0; i < kRows; ++i) {
           LONGWAVE_UNROLL for (int j = 0; j < 8; ++j) {
