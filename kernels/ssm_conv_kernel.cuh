@@ -373,7 +373,8 @@ struct SsmShared {
   static constexpr int kStates = kTail + Traits::kWarps * kT * static_cast<int>(sizeof(float));
   __host__ __device__ static constexpr int64_t Bytes(int64_t passes) {
     return kStates +
-           (Traits::kPasses ? passes : Traits::kWarps) * static_cast<int64_t>(sizeof(PairValues));
+           (Traits::kPasses ? passes : Traits::kWarps) * static_cast<int64_t>(sizeof(PairValues)) +
+           (Traits::kPasses ? 0 : 2 * Traits::kWarps) * static_cast<int64_t>(sizeof(PhaseBarrier));
   }
 
   LONGWAVE_DEVICE static unsigned char* constants() { return DynamicShared(); }
@@ -386,6 +387,11 @@ struct SsmShared {
   LONGWAVE_DEVICE static PairValues& state(int i) {
     return reinterpret_cast<PairValues*>(DynamicShared() + kStates)[i];
   }
+  // Of the states' slots: one that a state has come, one that it has been read.
+  LONGWAVE_DEVICE static PhaseBarrier* come(int warp) {
+    return reinterpret_cast<PhaseBarrier*>(&state(Traits::kWarps)) + warp;
+  }
+  LONGWAVE_DEVICE static PhaseBarrier* read(int warp) { return come(Traits::kWarps + warp); }
 };
 
 // One warp's work. Everything about where it stands is the same for all lanes but what is named for
@@ -715,6 +721,12 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kBlocks) SsmKernel(c
       });
     }
   }
+  if (!Traits::kPasses && threadIdx.x == 0) {
+    for (int i = 0; i < kWarps; ++i) {
+      InitBarrier(Shared::come(i), 4);  // the four threads that write the state
+      InitBarrier(Shared::read(i), kWarp);
+    }
+  }
   SyncBlock();
 
   // This block's share of the filter's sequences, as items: tiles, or groups of short sequences.
@@ -751,8 +763,10 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kBlocks) SsmKernel(c
   auto next_at = self.At(cursor.sequence, cursor.tile, last, chained);
   if (kPrefetch && cursor.sequence < last) self.LoadRows(next, p.u, next_at, next_at.channel);
 
-  for (bool first_round = true; cursor.sequence < last; first_round = false) {
-    const bool first_item = first_round && warp == 0;
+  const int next_warp = (warp + 1) % kWarps;
+  for (int round = 0; cursor.sequence < last; ++round) {
+    const bool first_round = round == 0, first_item = first_round && warp == 0;
+    const int waits = warp == 0 ? round - 1 : round;  // for states, before this one
     const auto at = next_at;
     const bool first_tile = cursor.tile == 0, last_tile = cursor.tile == tiles - 1;
     Cursor then = cursor;
@@ -821,7 +835,7 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kBlocks) SsmKernel(c
           if constexpr (Traits::kPasses) {
             SyncWarp();
           } else if (!first_item) {
-            BarrierSync(1 + warp, 2 * kWarp);
+            Wait(Shared::come(warp), waits & 1);
           }
         }
         float2 in[8];
@@ -833,7 +847,7 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kBlocks) SsmKernel(c
           self.Read(Shared::state(Traits::kPasses ? pass : warp), in);
         }
         if (chained && !Traits::kPasses && !first_item && cursor.sequence < last) {
-          BarrierArrive(1 + kWarps + warp, 2 * kWarp);  // read: it may be written again
+          Arrive(Shared::read(warp));  // it may be written again
         }
 
         // 4
@@ -841,16 +855,14 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kBlocks) SsmKernel(c
           if constexpr (Traits::kPasses) {
             SyncWarp();
           } else if (handed_on && !first_round) {
-            BarrierSync(1 + kWarps + (warp + 1) % kWarps, 2 * kWarp);
+            Wait(Shared::read(next_warp), (round - 1) & 1);
           }
           if (handed_on && g == kGroups - 1) {
             float2 out[8];
             LONGWAVE_UNROLL for (int j = 0; j < 8; ++j) out[j] = in[j];
             self.Advance(c.group[kGroups], c.group_low[kGroups], out, sum);
-            self.Write(Shared::state(Traits::kPasses ? pass : (warp + 1) % kWarps), out);
-          }
-          if (!Traits::kPasses && handed_on) {
-            BarrierArrive(1 + (warp + 1) % kWarps, 2 * kWarp);
+            self.Write(Shared::state(Traits::kPasses ? pass : next_warp), out);
+            if (!Traits::kPasses) Arrive(Shared::come(next_warp));
           }
         }
 
