@@ -3,8 +3,8 @@
 
     docs/benchmarks/gpu_page.py [--folder FOLDER] [--check]
 
-The files are what gpu-check and tests/bench/gpu_peers.py write. Of each device and kind the newest is
-shown in full, the others in a line each. --check writes nothing and fails where the page is not what
+The files are what gpu-check and tests/bench/gpu_peers.py write. Of each device and kind, and of what is
+in it, the newest is shown in full, the others in a line each. --check writes nothing and fails where the page is not what
 the files say. The standard library of Python only.
 """
 
@@ -212,6 +212,12 @@ def about(name, run):
             f"{str(run.get('date', '?'))[:10]}; [{name}]({name})")
 
 
+def models_of(run):
+    """What `longwave bench model` wrote: one object, or rows of them."""
+    model = run.get("model") or {}
+    return model.get("rows") or ([model] if model else [])
+
+
 def failures(rows):
     bad = [row for row in rows if row.get("failed") or row.get("reason")]
     return [f"- {row['op']}{' ' + SHORT.get(row['dtype'], row['dtype']) if row.get('dtype') else ''}, "
@@ -248,9 +254,9 @@ def peers_section(name, run, plots):
                     *times_faster(lines[own], peers), ""]
     if run.get("generation"):
         out += ["Generation:", "", *any_table(run["generation"]), ""]
-    model = (run.get("longwave") or {}).get("model") or {}
-    if model.get("rows"):
-        out += ["Longwave's models in the same run:", "", *any_table(model["rows"]), ""]
+    models = models_of(run.get("longwave") or {})
+    if models:
+        out += ["Longwave's models in the same run:", "", *any_table(models), ""]
     missing = failures(peer_rows) + failures(ops.get("failures", [])) + [
         f"- {text}" for text in run.get("left_out", [])]
     if missing:
@@ -298,9 +304,9 @@ def check_section(name, run, plots):
                        f"{number(float(row['ratio']))} {row['baseline']}",
                        number(float(row["relative_error"]))] for row in rows], 2)
         out.append("")
-    model = run.get("model") or {}
-    if model.get("rows"):
-        out += ["Models:", "", *any_table(model["rows"]), ""]
+    models = models_of(run)
+    if models:
+        out += ["Models:", "", *any_table(models), ""]
     missing = failures(ops.get("failures", []))
     if missing:
         out += ["Failed:", "", *missing, ""]
@@ -317,6 +323,12 @@ def runs_of(folder):
     return sorted(found, key=lambda item: str(item[1].get("date", "")), reverse=True)
 
 
+def what_is_in(run):
+    """A run is older than another only where that has all that it has."""
+    parts = [key for key in ("tests", "sanitizers", "ops", "model", "generation") if run.get(key)]
+    return tuple(parts + sorted({row["op"] for row in run.get("peers", [])}))
+
+
 def make_page(folder):
     """{file name: content}"""
     runs, plots, shown, older = runs_of(folder), {}, set(), []
@@ -331,8 +343,7 @@ def make_page(folder):
         for name, run in runs:
             if run["kind"] != kind:
                 continue
-            parts = "sanitizers" if run.get("sanitizers") else "runs"
-            key = (kind, run.get("device", {}).get("name"), parts)
+            key = (kind, run.get("device", {}).get("name"), what_is_in(run))
             if key in shown:
                 older.append((name, run))
                 continue
