@@ -64,8 +64,7 @@ TEST(DtypeTest, RoundsToNearestEven) {
 }
 
 TEST(DtypeTest, BeyondRangeAndNotANumber) {
-  const float x[] = {65519.0f, 65520.0f, -1e30f, INFINITY, NAN,
-                     std::numeric_limits<float>::max()};
+  const float x[] = {65519.0f, 65520.0f, -1e30f, INFINITY, NAN, std::numeric_limits<float>::max()};
   uint16_t half[6], brain[6];
   FromFloats(Dtype::kFloat16, x, 6, half);
   FromFloats(Dtype::kBFloat16, x, 6, brain);

@@ -182,6 +182,7 @@ void AddBenchCommand(CLI::App& app, Action& action) {
       ->delimiter(',');
   ops->add_flag("--json", flags->json, "One JSON object on standard output");
   ops->callback([flags, &action] { action = [flags] { return RunBench(*flags); }; });
+  AddBenchModelCommand(*bench, action);
 }
 
 }  // namespace longwave

@@ -27,5 +27,6 @@ void AddRunCommand(CLI::App& app, Action& action);
 void AddInspectCommand(CLI::App& app, Action& action);
 void AddPlotCommand(CLI::App& app, Action& action);
 void AddBenchCommand(CLI::App& app, Action& action);
+void AddBenchModelCommand(CLI::App& bench, Action& action);  // `bench model`
 
 }  // namespace longwave

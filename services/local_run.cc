@@ -1,12 +1,16 @@
 #include "services/local_run.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "kernels/gpu/queue.h"
+#include "services/device.h"
 #include "services/run_limits.h"
 #include "services/signals.h"
+#include "services/text.h"
 
 namespace longwave {
 namespace {
@@ -40,7 +44,7 @@ absl::Status LocalRun::Open() {
       {job_.input, job_.model + "/config.json", job_.model + "/model.safetensors"});
   if (!output.ok()) return output.status();
   output_ = *std::move(output);
-  absl::StatusOr<std::shared_ptr<const Model>> model = Model::Load(job_.model);
+  absl::StatusOr<std::shared_ptr<const Model>> model = Model::Load(job_.model, options_.model);
   if (!model.ok()) return model.status();
   model_ = *std::move(model);
   absl::Status suits = CheckTaskSuits(*model_, job_.task);
@@ -48,21 +52,54 @@ absl::Status LocalRun::Open() {
   pool_ = std::make_unique<ThreadPool>(options_.threads);
   report_.model = job_.model;
   report_.task = Name(job_.task);
-  report_.device = "cpu";
+  report_.device = model_->device().ToString();
+  if (model_->device().is_gpu()) report_.device_name = DeviceName(model_->device());
+  report_.dtype = Name(model_->dtype());
   report_.chunk = job_.chunk;
   report_.threads = pool_->threads();
   return absl::OkStatus();
 }
 
-absl::Status LocalRun::Prepare(int64_t length) {
+absl::Status LocalRun::Prepare(int64_t length, int64_t cached) {
   chunk_ = length > 0 ? std::min(job_.chunk, length) : job_.chunk;
-  absl::Status fits = CheckChunkFits(*model_, chunk_, pool_->threads(), PhysicalMemoryBytes());
-  if (fits.ok() && length > 0) fits = CheckCacheFits(*model_, length, options_.cache_budget_bytes);
+  const bool gpu = model_->device().is_gpu();
+  absl::Status fits = absl::OkStatus();
+  if (!gpu) fits = CheckChunkFits(*model_, chunk_, pool_->threads(), PhysicalMemoryBytes());
+  if (fits.ok() && cached > 0) fits = CheckCacheFits(*model_, cached, options_.cache_budget_bytes);
+  if (fits.ok() && gpu) fits = ShortenChunk(cached);
   if (!fits.ok()) return fits;
-  absl::StatusOr<std::unique_ptr<SequenceRunner>> runner = SequenceRunner::Create(
-      model_, {.chunk = chunk_, .cache_budget_bytes = options_.cache_budget_bytes}, pool_.get());
+  RunnerOptions options;
+  options.chunk = chunk_;
+  options.cache_budget_bytes = options_.cache_budget_bytes;
+  options.cache_tokens = std::max<int64_t>(cached, 0);
+  absl::StatusOr<std::unique_ptr<SequenceRunner>> runner =
+      SequenceRunner::Create(model_, options, pool_.get());
   if (!runner.ok()) return runner.status();
   runner_ = *std::move(runner);
+  return absl::OkStatus();
+}
+
+absl::Status LocalRun::ShortenChunk(int64_t cached) {
+  const Device device = model_->device();
+  absl::StatusOr<gpu::MemoryInfo> memory = gpu::GetMemoryInfo(device.index);
+  if (!memory.ok()) return memory.status();
+  // A sixteenth is left to others and to what falls between allocations.
+  const int64_t caches = cached > 0
+                             ? model_->cache_bytes(cached)
+                             : std::min(model_->cache_bytes(chunk_), options_.cache_budget_bytes);
+  const int64_t left =
+      memory->free_bytes - memory->free_bytes / 16 - model_->state_bytes() - caches;
+  absl::StatusOr<int64_t> fits = ChunkThatFits(*model_, chunk_, left);
+  if (!fits.ok()) return fits.status();
+  if (*fits < chunk_) {
+    std::fprintf(stderr,
+                 "longwave: --chunk %lld needs %s and %s has %s left: it is shortened to "
+                 "%lld tokens\n",
+                 static_cast<long long>(chunk_),
+                 HumanBytes(model_->workspace_bytes(chunk_, 0)).c_str(), device.ToString().c_str(),
+                 HumanBytes(left).c_str(), static_cast<long long>(*fits));
+    chunk_ = report_.chunk = *fits;
+  }
   return absl::OkStatus();
 }
 

@@ -38,8 +38,11 @@ class LocalRun {
  private:
   using Shape = std::vector<int64_t>;
   absl::Status Open();
-  // For sequences of `length` tokens, -1 where unknown: checks limits, makes the runner.
-  absl::Status Prepare(int64_t length);
+  // For sequences of `length` tokens, -1 where unknown: checks limits, makes the runner. `cached`:
+  // the tokens that attention's caches will hold, where that is known.
+  absl::Status Prepare(int64_t length, int64_t cached);
+  // Makes chunk_ one that fits into a GPU's memory, and says so.
+  absl::Status ShortenChunk(int64_t cached);
 
   absl::Status RunTokens(SequenceDone done);
   absl::Status PrepareTokens();  // from the first sequence

@@ -44,14 +44,13 @@ absl::Status LocalRun::PrepareTokens() {
     if (!fits.ok()) return fits;
     task_ = std::move(logits);
   }
-  const bool generate = job_.task == Task::kGenerate;
-  absl::Status prepared = Prepare(length);
-  if (prepared.ok() && generate && length > 0) {
+  int64_t cached = length;
+  if (job_.task == Task::kGenerate && length > 0) {
     // The last token made is not fed back.
     const int64_t room = std::numeric_limits<int64_t>::max() - length;
-    prepared = CheckCacheFits(*model_, length + std::min(room, job_.max_new_tokens - 1),
-                              options_.cache_budget_bytes);
+    cached = length + std::min(room, job_.max_new_tokens - 1);
   }
+  absl::Status prepared = Prepare(length, cached);
   if (!prepared.ok()) return prepared;
   if (job_.task == Task::kScore) task_ = std::make_unique<ScoreTask>(chunk_);
   if (job_.task == Task::kEmbed) {

@@ -36,7 +36,7 @@ absl::Status LocalRun::RunTransforms(SequenceDone done) {
     return absl::InvalidArgumentError(
         absl::StrCat(job_.input, ": empty: its shape is ", ShapeString(shape)));
   }
-  absl::Status status = Prepare(rows);
+  absl::Status status = Prepare(rows, 0);
   std::vector<SequenceReport> sequences;
   for (int64_t b = 0; status.ok() && b < batch; ++b) {
     SequenceReport sequence;

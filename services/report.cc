@@ -48,6 +48,8 @@ json::object ToJson(const RunReport& report) {
   object["model"] = ToUtf8(report.model);
   object["task"] = report.task;
   object["device"] = report.device;
+  if (!report.device_name.empty()) object["device_name"] = report.device_name;
+  object["dtype"] = report.dtype;
   object["tokens"] = report.tokens;
   object["seconds"] = report.seconds;
   object["tokens_per_second"] = report.tokens_per_second();

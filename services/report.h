@@ -23,7 +23,8 @@ struct SequenceReport {
 };
 
 struct RunReport {
-  std::string model, task, device;
+  std::string model, task, device, dtype;
+  std::string device_name;  // of a GPU
   int64_t chunk = 0;
   int threads = 0;
   int64_t tokens = 0;  // of all sequences, those generated too

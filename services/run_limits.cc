@@ -52,4 +52,14 @@ absl::Status CheckChunkFits(const Model& model, int64_t chunk, int threads, int6
                    HumanBytes(memory_bytes), needed < 0 ? " of this machine" : ""));
 }
 
+absl::StatusOr<int64_t> ChunkThatFits(const Model& model, int64_t chunk, int64_t memory_bytes) {
+  for (int64_t fits = chunk; fits > 0; fits /= 2) {
+    // A token takes four bytes at the very least; without this the product could overflow.
+    if (fits <= memory_bytes / 4 && model.workspace_bytes(fits, 0) <= memory_bytes) return fits;
+  }
+  return absl::ResourceExhaustedError(
+      absl::StrCat("one token needs ", HumanBytes(model.workspace_bytes(1, 0)), " of memory and ",
+                   model.device().ToString(), " has ", HumanBytes(memory_bytes), " left"));
+}
+
 }  // namespace longwave

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "formats/token_input.h"
 #include "scheduler/job.h"
 #include "worker/model/model.h"
@@ -18,5 +19,8 @@ absl::Status CheckTokenizer(const Model& model, const TokenInput& input);
 absl::Status CheckCacheFits(const Model& model, int64_t tokens, int64_t budget_bytes);
 // A chunk's arrays in this machine's memory.
 absl::Status CheckChunkFits(const Model& model, int64_t chunk, int threads, int64_t memory_bytes);
+// A GPU's chunk: `chunk`, or the longest half, quarter, ... of it whose arrays fit into
+// `memory_bytes`. ResourceExhausted, with the numbers, where not even one token does.
+absl::StatusOr<int64_t> ChunkThatFits(const Model& model, int64_t chunk, int64_t memory_bytes);
 
 }  // namespace longwave

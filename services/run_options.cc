@@ -9,6 +9,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "services/device.h"
 #include "services/text.h"
 
 namespace longwave {
@@ -29,14 +30,6 @@ constexpr struct {
 
 absl::Status Refuse(const std::string& what, const std::string& value, const std::string& why) {
   return absl::InvalidArgumentError(absl::StrCat(what, " ", value, ": ", why));
-}
-
-absl::Status CheckDevice(const std::string& name) {
-  if (name == "auto" || name == "cpu") return absl::OkStatus();
-  if (absl::StartsWith(name, "cuda")) {
-    return Refuse("--device", name, "this build has no CUDA backend; use auto or cpu");
-  }
-  return Refuse("--device", name, "must be auto or cpu");
 }
 
 absl::StatusOr<InputFormat> ParseFormat(const std::string& name) {
@@ -125,9 +118,10 @@ void AddRunOptions(CLI::App& run, RunOptions& options) {
       ->check(whole)
       ->capture_default_str()
       ->group(machine);
-  run.add_option("--device", options.device_name, "auto or cpu")
+  run.add_option("--device", options.device_name, kDeviceHelp)
       ->capture_default_str()
       ->group(machine);
+  run.add_option("--dtype", options.dtype_name, kDtypeHelp)->capture_default_str()->group(machine);
   run.add_option(
          "--cache-budget", options.cache_budget_bytes,
          "Most memory for attention layers' caches, in bytes or as 512MB, 8GB (of 1024); the "
@@ -183,7 +177,9 @@ absl::Status FinishRunOptions(const CLI::App& run, RunOptions& options) {
   absl::StatusOr<InputFormat> format = ParseFormat(options.format_name);
   if (!format.ok()) return format.status();
   options.format = *format;
-  absl::Status status = CheckDevice(options.device_name);
+  absl::StatusOr<ModelOptions> model = ParseDevice(options.device_name, options.dtype_name);
+  absl::Status status = model.status();
+  if (status.ok()) options.model = *model;
   if (status.ok()) status = CheckThreads(options.threads);
   if (status.ok()) status = options.job.Validate();
   if (status.ok()) status = CheckOutput(run, options);

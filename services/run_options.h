@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "formats/token_input.h"
 #include "scheduler/job.h"
+#include "worker/model/model.h"
 
 namespace CLI {
 class App;
@@ -31,8 +32,10 @@ struct RunOptions {
     return job.task == Task::kGenerate && !json && !(quiet && !out.empty());
   }
 
+  ModelOptions model;  // device and dtype
+
   // As typed: Finish() reads them.
-  std::string task_name = "score", device_name = "auto", format_name = "auto";
+  std::string task_name = "score", device_name = "auto", dtype_name = "auto", format_name = "auto";
 
   // Half of the machine's memory, 8 GiB at most.
   static int64_t DefaultCacheBudget();

@@ -1,7 +1,9 @@
 #include "kernels/gpu/emulator.h"
 
+#include <setjmp.h>
 #include <ucontext.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -28,21 +30,25 @@ struct Warp {
   Words slots[2][32] = {};
 };
 
+// Kept from launch to launch: each runs its thread of one block after another. Made with a
+// ucontext, then switched by jumps, which unlike swapcontext() call no kernel.
 struct Fiber : Thread {
-  ucontext_t context;
+  ucontext_t start;
+  jmp_buf at;
+  bool started = false;
   std::unique_ptr<char[]> stack;
   bool done = false;
 };
 
 struct Block {
-  std::vector<std::unique_ptr<Fiber>> fibers;
+  std::vector<Fiber*> fibers;
   std::vector<Warp> warps;
   Barrier barrier;
   Barrier named[16];
   std::vector<unsigned char> shared;
   size_t running = 0;     // index of the fiber that runs
   uint64_t progress = 0;  // grows whenever a barrier opens, a thread ends or yields
-  ucontext_t main;
+  jmp_buf main;
   const std::function<void()>* kernel = nullptr;
 };
 Block* block = nullptr;
@@ -53,6 +59,21 @@ Block* block = nullptr;
   std::abort();
 }
 
+void Entry();
+
+[[noreturn]] void Enter(Fiber& fiber) {
+  if (fiber.started) _longjmp(fiber.at, 1);
+  fiber.started = true;
+  getcontext(&fiber.start);
+  fiber.start.uc_stack.ss_sp = fiber.stack.get();
+  fiber.start.uc_stack.ss_size = kStack;
+  fiber.start.uc_link = nullptr;
+  makecontext(&fiber.start, Entry, 0);
+  setcontext(&fiber.start);
+  std::abort();
+}
+
+// Back when it is this fiber's turn again.
 void SwitchToNext() {
   Fiber& from = *block->fibers[block->running];
   const size_t count = block->fibers.size();
@@ -62,8 +83,8 @@ void SwitchToNext() {
   } while (block->fibers[next]->done && next != block->running);
   if (next == block->running) return;
   block->running = next;
-  current = block->fibers[next].get();
-  swapcontext(&from.context, &block->fibers[next]->context);
+  current = block->fibers[next];
+  if (_setjmp(from.at) == 0) Enter(*block->fibers[next]);
 }
 
 void Arrive(Barrier& barrier, int count) {
@@ -82,24 +103,30 @@ void Wait(Barrier& barrier, int count) {
     SwitchToNext();
     idle = block->progress == seen ? idle + 1 : 0;
     seen = block->progress;
-    if (idle > 8 * block->fibers.size()) Fail("a barrier or warp primitive that not all threads reach");
+    if (idle > 8 * block->fibers.size())
+      Fail("a barrier or warp primitive that not all threads reach");
   }
 }
 
 Warp& MyWarp() { return block->warps[current->thread_index.x / 32]; }
 
 void Entry() {
-  (*block->kernel)();
-  Fiber& self = *block->fibers[block->running];
-  self.done = true;
-  ++block->progress;
-  for (const auto& fiber : block->fibers) {
-    if (!fiber->done) {
-      SwitchToNext();
-      std::abort();  // nobody comes back here
-    }
+  while (true) {
+    (*block->kernel)();
+    Fiber& self = *block->fibers[block->running];
+    self.done = true;
+    ++block->progress;
+    const bool last = std::all_of(block->fibers.begin(), block->fibers.end(),
+                                  [](const Fiber* fiber) { return fiber->done; });
+    if (!last) SwitchToNext();  // back in another block
+    if (last && _setjmp(self.at) == 0) _longjmp(block->main, 1);
   }
-  setcontext(&block->main);
+}
+
+// One block, all of whose fibers are ready. Not inlined: nothing of its caller's is in a register
+// that a jump back would lose.
+[[gnu::noinline]] void RunBlock() {
+  if (_setjmp(block->main) == 0) Enter(*block->fibers[0]);
 }
 
 }  // namespace
@@ -136,11 +163,12 @@ void Run(dim3 grid, dim3 dimensions, size_t shared_bytes, const std::function<vo
   Block state;
   block = &state;
   state.kernel = &kernel;
-  for (unsigned t = 0; t < dimensions.x; ++t) {
-    auto fiber = std::make_unique<Fiber>();
-    fiber->stack = std::make_unique<char[]>(kStack);
-    state.fibers.push_back(std::move(fiber));
+  static auto& pool = *new std::vector<std::unique_ptr<Fiber>>;
+  while (pool.size() < dimensions.x) {
+    pool.push_back(std::make_unique<Fiber>());
+    pool.back()->stack.reset(new char[kStack]);
   }
+  for (unsigned t = 0; t < dimensions.x; ++t) state.fibers.push_back(pool[t].get());
   for (unsigned z = 0; z < grid.z; ++z) {
     for (unsigned y = 0; y < grid.y; ++y) {
       for (unsigned x = 0; x < grid.x; ++x) {
@@ -153,15 +181,10 @@ void Run(dim3 grid, dim3 dimensions, size_t shared_bytes, const std::function<vo
           fiber.thread_index = {t, 0, 0};
           fiber.block_index = {x, y, z};
           fiber.done = false;
-          getcontext(&fiber.context);
-          fiber.context.uc_stack.ss_sp = fiber.stack.get();
-          fiber.context.uc_stack.ss_size = kStack;
-          fiber.context.uc_link = nullptr;
-          makecontext(&fiber.context, Entry, 0);
         }
         state.running = 0;
-        current = state.fibers[0].get();
-        swapcontext(&state.main, &state.fibers[0]->context);
+        current = state.fibers[0];
+        RunBlock();
       }
     }
   }

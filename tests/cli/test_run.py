@@ -95,13 +95,13 @@ class Score(CliTest):
 class Report(CliTest):
     def test_json(self):
         report = self.run_json(DNA, self.path("a.txt", BASES), "--out", self.path("o.npy"),
-                               "--chunk", 100, "--threads", 2)
+                               "--chunk", 100, "--threads", 2, "--device", "cpu")
         seconds, rate = report.pop("seconds"), report.pop("tokens_per_second")
         self.assertGreater(seconds, 0)
         self.assertAlmostEqual(rate, 3000 / seconds, delta=rate * 1e-9)
         (sequence,) = report.pop("sequences")
         self.assertEqual(report, {"model": str(DNA), "task": "score", "device": "cpu",
-                                  "tokens": 3000, "chunk": 100, "threads": 2,
+                                  "dtype": "float32", "tokens": 3000, "chunk": 100, "threads": 2,
                                   "outputs": [str(self.path("o.npy"))]})
         values, _ = read_npy(self.path("o.npy"))
         mean = math.fsum(values[1:]) / 2999

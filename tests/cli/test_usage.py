@@ -23,7 +23,7 @@ class Usage(CliTest):
     def test_help_of_run_names_every_option(self):
         text = self.run_program("run", "--help").stdout.decode()
         for word in ("MODEL", "INPUT", "--task", "--out", "--chunk", "--threads", "--device",
-                     "--json", "--quiet", "--window", "--prompt", "--max-new-tokens",
+                     "--dtype", "--json", "--quiet", "--window", "--prompt", "--max-new-tokens",
                      "--temperature", "--top-k", "--top-p", "--seed", "--format", "--cache-budget",
                      "--max-logits-bytes", "Examples:", "Exit code"):
             self.assertIn(word, text)
@@ -46,7 +46,9 @@ class Usage(CliTest):
             (["--chunk", "99999999999999999999"], "99999999999999999999"), (["--chunk"], "--chunk"),
             (["--chunk", str(2**63 - 1), "--format", "bytes"], "tokenizer"),
             (["--threads", "-1"], "--threads -1"), (["--threads", "5000000"], "5000000"),
-            (["--device", "cuda:0"], "cuda:0"), (["--device", "tpu"], "tpu"),
+            (["--device", "cuda:99"], "cuda:99"), (["--device", "cuda:x"], "cuda:x"),
+            (["--device", "tpu"], "tpu"), (["--dtype", "int8"], "int8"),
+            (["--device", "cpu", "--dtype", "bfloat16"], "--dtype bfloat16"),
             (["--task", "guess"], "guess"), (["--format", "xml"], "xml"),
             (["--cache-budget", "much"], "much"), (["--nonsense"], "--nonsense"),
             (["--out", ""], "--out"), (["--out", "-"], "--out"),

@@ -32,13 +32,46 @@ std::vector<T> Values(const Safetensors& file, const std::string& name) {
   return values;
 }
 
+// What a test runs on: the CPU, and the GPU that there is, or the emulated one, with each type.
+// gtest names it: "cpu", "cuda_bfloat16".
+struct Target {
+  ModelOptions options;
+
+  bool gpu() const { return options.device.is_gpu(); }
+  // In the emulator everything takes long: there the first tokens must do.
+  bool emulated() const {
+    const absl::StatusOr<gpu::Properties> device = gpu::GetProperties(0);
+    return gpu() && device.ok() && device->name == "emulated";
+  }
+  // Largest accepted error where float32 on the CPU may have `float32`.
+  double Tolerance(double float32) const {
+    return options.dtype == Dtype::kFloat32 ? float32 : 2e-2;
+  }
+  std::string name() const { return gpu() ? std::string("cuda_") + Name(options.dtype) : "cpu"; }
+};
+inline void PrintTo(const Target& target, std::ostream* out) { *out << target.name(); }
+
+// The CPU is left out of the program that has the emulator: another has it.
+inline std::vector<Target> Targets() {
+  std::vector<Target> targets;
+#ifndef LONGWAVE_EMULATE
+  targets.emplace_back();
+#endif
+  if (gpu::DeviceCount() == 0) return targets;
+  for (Dtype dtype : {Dtype::kFloat32, Dtype::kBFloat16, Dtype::kFloat16}) {
+    targets.push_back({{Device{Device::Kind::kCuda}, dtype}});
+  }
+  return targets;
+}
+
 // A model with its golden file.
 struct Case {
   std::shared_ptr<const Model> model;
   std::shared_ptr<const Safetensors> golden;
 
-  explicit Case(const std::string& folder) {
-    absl::StatusOr<std::shared_ptr<const Model>> loaded = Model::Load(Source(folder));
+  explicit Case(const std::string& folder, const Target& target = {}) {
+    absl::StatusOr<std::shared_ptr<const Model>> loaded =
+        Model::Load(Source(folder), target.options);
     absl::StatusOr<std::shared_ptr<const Safetensors>> file =
         Safetensors::Open(Source(folder + "/golden.safetensors"));
     EXPECT_TRUE(loaded.ok()) << loaded.status();
@@ -46,8 +79,8 @@ struct Case {
     if (loaded.ok()) model = *loaded;
     if (file.ok()) golden = *file;
   }
-  std::unique_ptr<SequenceRunner> Runner(int64_t chunk, ThreadPool& pool) const {
-    auto runner = SequenceRunner::Create(model, {.chunk = chunk}, &pool);
+  std::unique_ptr<SequenceRunner> Runner(int64_t chunk, ThreadPool& pool, int64_t batch = 1) const {
+    auto runner = SequenceRunner::Create(model, {.chunk = chunk, .batch = batch}, &pool);
     EXPECT_TRUE(runner.ok()) << runner.status();
     return *std::move(runner);
   }

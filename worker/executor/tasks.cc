@@ -64,12 +64,23 @@ absl::Status ScoreTask::Chunk(const TokenChunk& chunk, SequenceRunner& runner, F
   auto end = std::copy(chunk.tokens.begin() + 1, chunk.tokens.end(), targets_.begin());
   if (chunk.lookahead.has_value()) *end++ = *chunk.lookahead;
   const size_t count = end - targets_.begin();
-  if (count == 0) return absl::OkStatus();  // a last chunk of one token
-  const absl::Span<float> nll = absl::MakeSpan(nll_).first(count);
-  status = runner.TokenLoss(absl::MakeSpan(targets_).first(count), nll);
-  if (!status.ok()) return status;
-  for (float value : nll) carry_[0] += value;
-  return sink(nll);
+  if (count > 0) {  // else a last chunk of one token
+    status = runner.StartTokenLoss(absl::MakeSpan(targets_).first(count));
+    if (!status.ok()) return status;
+  }
+  // While a device works on this chunk, the losses of the one before.
+  return Take(chunk.lookahead.has_value() ? runner.losses_ahead() : 0, runner, sink);
+}
+
+absl::Status ScoreTask::Take(int64_t left, SequenceRunner& runner, FloatSink sink) {
+  while (runner.losses_pending() > left) {
+    const absl::StatusOr<absl::Span<const float>> nll = runner.TakeTokenLoss();
+    if (!nll.ok()) return nll.status();
+    for (float value : *nll) carry_[0] += value;
+    absl::Status sent = sink(*nll);
+    if (!sent.ok()) return sent;
+  }
+  return absl::OkStatus();
 }
 
 absl::Status EmbedTask::EndWindow(FloatSink sink) {
@@ -82,7 +93,9 @@ absl::Status EmbedTask::EndWindow(FloatSink sink) {
 absl::Status EmbedTask::Chunk(const TokenChunk& chunk, SequenceRunner& runner, FloatSink sink) {
   absl::Status status = runner.Forward(chunk.tokens);
   if (!status.ok()) return status;
-  const float* row = runner.hidden().data();
+  const absl::StatusOr<absl::Span<const float>> hidden = runner.hidden();
+  if (!hidden.ok()) return hidden.status();
+  const float* row = hidden->data();
   for (int64_t t = 0; t < Size(chunk.tokens); ++t, row += mean_.size()) {
     for (size_t i = 0; i < mean_.size(); ++i) carry_[i] += row[i];
     carry_.back() += 1;

@@ -42,6 +42,9 @@ class ChunkTask {
   // One chunk. REQUIRES: the runner stands where the chunk starts, carry() as the chunk before left
   // it.
   virtual absl::Status Chunk(const TokenChunk& chunk, SequenceRunner& runner, FloatSink sink) = 0;
+  // Values and carry may lag behind by a chunk while a device works: this fetches what is under
+  // way. A sequence's last chunk does so itself.
+  virtual absl::Status Flush(SequenceRunner& runner, FloatSink sink) { return absl::OkStatus(); }
   // What the task hands on from chunk to chunk beside the model's state, always as many numbers;
   // all zero before the first chunk.
   absl::Span<double> carry() { return absl::MakeSpan(carry_); }
@@ -59,14 +62,18 @@ class ChunkTask {
 // needs the hidden state of the token before.
 class ScoreTask final : public ChunkTask {
  public:
-  explicit ScoreTask(int64_t chunk) : ChunkTask(1), targets_(chunk), nll_(chunk) {}
+  explicit ScoreTask(int64_t chunk) : ChunkTask(1), targets_(chunk) {}
   absl::Status Chunk(const TokenChunk& chunk, SequenceRunner& runner, FloatSink sink) override;
+  absl::Status Flush(SequenceRunner& runner, FloatSink sink) override {
+    return Take(0, runner, sink);
+  }
   std::vector<int64_t> OutputShape(int64_t length) const override { return {length}; }
   double total_nats() const { return carry_[0]; }  // over length - 1 tokens
 
  private:
+  // Losses that were started, until only `left` of them are under way.
+  absl::Status Take(int64_t left, SequenceRunner& runner, FloatSink sink);
   std::vector<int32_t> targets_;
-  std::vector<float> nll_;
 };
 
 // Mean of the last hidden states (after ln_f) over each `window` tokens, the last window perhaps

@@ -216,4 +216,30 @@ absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& path) {
   return ParseModelConfig(text, path);
 }
 
+absl::StatusOr<ModelConfig> NamedShape(const std::string& name) {
+  // https://huggingface.co/danfu09: GPT-2's vocabulary, padded.
+  const struct {
+    const char* name;
+    int64_t d_model, n_layer;
+    std::vector<int64_t> attention;
+  } shapes[] = {{"h3-125m", 768, 12, {}},
+                {"h3-355m", 1024, 24, {}},
+                {"h3-1.3b", 2048, 24, {}},
+                {"h3-1.3b-hybrid", 2048, 24, {8, 16}}};
+  std::string names;
+  for (const auto& shape : shapes) {
+    absl::StrAppend(&names, names.empty() ? "" : ", ", shape.name);
+    if (name != shape.name) continue;
+    ModelConfig config;
+    config.d_model = shape.d_model;
+    config.n_layer = shape.n_layer;
+    config.d_inner = 4 * shape.d_model;
+    config.vocab_size = 50264;
+    config.attn_layer_idx = shape.attention;
+    config.attn_num_heads = shape.attention.empty() ? 0 : 16;
+    return config;
+  }
+  return absl::InvalidArgumentError(absl::StrCat("shape ", name, ": must be one of ", names));
+}
+
 }  // namespace longwave

@@ -42,5 +42,8 @@ struct ModelConfig {
 // Errors name the field, its value and what was expected; `name` stands in messages.
 absl::StatusOr<ModelConfig> ParseModelConfig(absl::string_view json, const std::string& name);
 absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& path);
+// The shape of a published model: h3-125m, h3-355m, h3-1.3b (without attention), h3-1.3b-hybrid
+// (as published, two attention layers). InvalidArgument names all of them.
+absl::StatusOr<ModelConfig> NamedShape(const std::string& name);
 
 }  // namespace longwave

@@ -1,5 +1,6 @@
 // An H3 block: x += output_linear(H3Mix(q, k, v of norm1(x))), then the MLP.
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/checks.h"
@@ -16,52 +17,67 @@ class H3Layer : public Layer {
   absl::Status Load(const ModelConfig& config, int64_t index, WeightLoader& weights);
   std::vector<StateTensorSpec> state_specs() const override;
   absl::Status Forward(float* x, LayerContext& context) const override;
-  int64_t ScratchFloats(int64_t rows) const override;
+  int64_t ScratchBytes(int64_t batch, int64_t length, Device device) const override;
 
  private:
   int64_t heads() const { return config_.d_model / config_.head_dim; }
-  H3MixDesc MixDesc(int64_t rows) const;
+  GemmDesc QkvDesc(int64_t rows) const;
+  H3MixDesc MixDesc(int64_t batch, int64_t length) const;
+  GemmDesc OutDesc(int64_t rows) const;
   absl::Status LoadSsm(const std::string& prefix, WeightLoader& weights);
 
   ModelConfig config_;
+  Dtype dtype_ = Dtype::kFloat32;
   LayerNormWeights norm_;
-  std::vector<float> qkv_weight_, qkv_bias_;  // (3 d, d), (3 d): one product for all three
-  const float *out_weight_ = nullptr, *out_bias_ = nullptr;  // (d, d), (d)
-  std::vector<float> shift_taps_;                            // (d, d_state), the skip included
+  const void* qkv_weight_ = nullptr;   // (3 d, d): one product for all three
+  const float* qkv_bias_ = nullptr;    // (3 d)
+  const void* out_weight_ = nullptr;   // (d, d)
+  const float* out_bias_ = nullptr;    // (d)
+  const float* shift_taps_ = nullptr;  // (d, d_state), the skip included
   SsmFilter filter_;
   MlpWeights mlp_;
 };
 
 absl::Status H3Layer::Load(const ModelConfig& config, int64_t index, WeightLoader& weights) {
   config_ = config;
+  dtype_ = weights.dtype();
   const std::string prefix = absl::StrCat("backbone.layers.", index, ".");
   const std::string mixer = prefix + "mixer.";
   const int64_t d = config.d_model, taps = config.d_state;
   LONGWAVE_ASSIGN_OR_RETURN(norm_,
                             weights.LoadNorm(prefix + "norm1.", d, config.layer_norm_epsilon));
-  qkv_weight_.resize(3 * d * d);
-  qkv_bias_.resize(3 * d);
+  std::vector<float> qkv_weight(3 * d * d), qkv_bias(3 * d);
   int64_t i = 0;
   for (const char* name : {"q_proj.", "k_proj.", "v_proj."}) {
     LONGWAVE_RETURN_IF_ERROR(
-        weights.LoadInto(mixer + name + "weight", {d, d}, qkv_weight_.data() + i * d * d));
-    LONGWAVE_RETURN_IF_ERROR(
-        weights.LoadInto(mixer + name + "bias", {d}, qkv_bias_.data() + i * d));
+        weights.LoadInto(mixer + name + "weight", {d, d}, qkv_weight.data() + i * d * d));
+    LONGWAVE_RETURN_IF_ERROR(weights.LoadInto(mixer + name + "bias", {d}, qkv_bias.data() + i * d));
     ++i;
   }
-  LONGWAVE_ASSIGN_OR_RETURN(out_weight_, weights.Load(mixer + "output_linear.weight", {d, d}));
-  LONGWAVE_ASSIGN_OR_RETURN(out_bias_, weights.Load(mixer + "output_linear.bias", {d}));
+  const std::string qkv = mixer + "{q,k,v}_proj.";
+  const void* placed;
+  LONGWAVE_ASSIGN_OR_RETURN(qkv_weight_,
+                            weights.Place(qkv + "weight", std::move(qkv_weight), dtype_));
+  LONGWAVE_ASSIGN_OR_RETURN(placed,
+                            weights.Place(qkv + "bias", std::move(qkv_bias), Dtype::kFloat32));
+  qkv_bias_ = static_cast<const float*>(placed);
+  LONGWAVE_ASSIGN_OR_RETURN(out_weight_,
+                            weights.LoadWeight(mixer + "output_linear.weight", {d, d}));
+  LONGWAVE_ASSIGN_OR_RETURN(out_bias_, weights.LoadBias(mixer + "output_linear.bias", d));
 
   const float *shift_b, *shift_c, *skip;
   LONGWAVE_ASSIGN_OR_RETURN(shift_b, weights.Load(mixer + "ssm_k_kernel.kernel.B", {d, taps}));
   LONGWAVE_ASSIGN_OR_RETURN(shift_c, weights.Load(mixer + "ssm_k_kernel.kernel.C", {1, d, taps}));
   LONGWAVE_ASSIGN_OR_RETURN(skip, weights.Load(mixer + "ssm_k_D", {d}));
-  shift_taps_.resize(d * taps);
+  std::vector<float> shift_taps(d * taps);
   for (int64_t c = 0; c < d; ++c) {
     const size_t n = static_cast<size_t>(taps);
     ShiftSsmTaps({shift_b + c * taps, n}, {shift_c + c * taps, n}, skip[c],
-                 {shift_taps_.data() + c * taps, n});
+                 {shift_taps.data() + c * taps, n});
   }
+  LONGWAVE_ASSIGN_OR_RETURN(
+      placed, weights.Place(mixer + "ssm_k_*", std::move(shift_taps), Dtype::kFloat32));
+  shift_taps_ = static_cast<const float*>(placed);
   LONGWAVE_RETURN_IF_ERROR(LoadSsm(mixer, weights));
   LONGWAVE_ASSIGN_OR_RETURN(mlp_, MlpWeights::Load(config, prefix, weights));
   return absl::OkStatus();
@@ -93,6 +109,9 @@ absl::Status H3Layer::LoadSsm(const std::string& mixer, WeightLoader& weights) {
         absl::StrCat(weights.path(), ": '", kernel, "*': ", filter.status().message()));
   }
   filter_ = *std::move(filter);
+  if (weights.stream() != nullptr) {
+    LONGWAVE_RETURN_IF_ERROR(filter_.Upload(*weights.stream(), dtype_));
+  }
   weights.CountBytes(filter_.bytes());
   return absl::OkStatus();
 }
@@ -103,68 +122,99 @@ std::vector<StateTensorSpec> H3Layer::state_specs() const {
           {"ssm", {heads(), hd, hd, 2, config_.pairs()}}};
 }
 
-H3MixDesc H3Layer::MixDesc(int64_t rows) const {
-  H3MixDesc desc;
-  desc.heads = heads();
-  desc.head_dim = config_.head_dim;
-  desc.length = rows;
-  desc.pairs = config_.pairs();
-  desc.shift_taps = config_.d_state;
+GemmDesc H3Layer::QkvDesc(int64_t rows) const {
+  GemmDesc desc{.rows = rows, .in = config_.d_model, .out = 3 * config_.d_model};
+  desc.out_layout = Layout::kChannelMajor;
+  desc.dtype = desc.out_dtype = dtype_;
   return desc;
 }
 
-int64_t H3Layer::ScratchFloats(int64_t rows) const {
-  MlpDesc mlp = mlp_.desc;
-  mlp.rows = rows;
-  const absl::StatusOr<H3MixPlan> plan = PlanH3Mix(MixDesc(rows), Device{});
-  return std::max(plan.ok() ? plan->scratch_floats : 0, mlp.scratch_floats());
+H3MixDesc H3Layer::MixDesc(int64_t batch, int64_t length) const {
+  H3MixDesc desc;
+  desc.batch = batch;
+  desc.heads = heads();
+  desc.head_dim = config_.head_dim;
+  desc.length = length;
+  desc.pairs = config_.pairs();
+  desc.shift_taps = config_.d_state;
+  desc.dtype = dtype_;
+  return desc;
+}
+
+GemmDesc H3Layer::OutDesc(int64_t rows) const {
+  GemmDesc desc{.rows = rows, .in = config_.d_model, .out = config_.d_model};
+  desc.in_layout = Layout::kChannelMajor;
+  desc.accumulate = true;
+  desc.dtype = desc.in_dtype = dtype_;
+  return desc;
+}
+
+int64_t H3Layer::ScratchBytes(int64_t batch, int64_t length, Device device) const {
+  const int64_t rows = batch * length;
+  int64_t bytes = mlp_.ScratchBytes(rows, device);
+  const absl::StatusOr<H3MixPlan> plan = PlanH3Mix(MixDesc(batch, length), device);
+  if (!plan.ok()) return bytes;
+  if (!device.is_gpu()) return std::max(bytes, plan->scratch_floats * int64_t{sizeof(float)});
+  // Segments' states, before and after: as large as the state each.
+  const int64_t states = plan->segments > 1
+                             ? 2 * plan->segments * batch * config_.d_model * config_.head_dim * 2 *
+                                   config_.pairs() * int64_t{sizeof(float)}
+                             : 0;
+  return std::max({bytes, states, QkvDesc(rows).gpu_scratch_bytes(true),
+                   OutDesc(rows).gpu_scratch_bytes(false)});
 }
 
 absl::Status H3Layer::Forward(float* x, LayerContext& context) const {
-  const int64_t d = config_.d_model, rows = context.rows, stride = ChannelStride(rows);
+  Stream& stream = context.stream;
+  const bool gpu = stream.device().is_gpu();
+  const int64_t d = config_.d_model, rows = context.rows();
+  const int64_t stride = ChannelStride(rows, stream.device());
   Workspace& w = context.workspace;
-  GemmDesc qkv{.rows = rows, .in = d, .out = 3 * d};
-  qkv.out_layout = Layout::kChannelMajor;
-  LONGWAVE_RETURN_IF_ERROR(RunGemm(qkv,
+  // A GPU's product whose result is channel-major cannot add the bias; there the mixer does.
+  LONGWAVE_RETURN_IF_ERROR(RunGemm(QkvDesc(rows),
                                    {.x = x,
                                     .x_stride = d,
-                                    .weight = qkv_weight_.data(),
-                                    .bias = qkv_bias_.data(),
+                                    .weight = qkv_weight_,
+                                    .bias = gpu ? nullptr : qkv_bias_,
                                     .norm = &norm_,
                                     .out = w.wide.data(),
                                     .out_stride = stride},
-                                   context.stream));
-  float *q = w.wide.data(), *k = q + d * stride, *v = k + d * stride;
+                                   stream));
+  LONGWAVE_RETURN_IF_ERROR(context.Done("qkv gemm"));
+  char* q = static_cast<char*>(w.wide.data());
+  char *k = q + d * stride * SizeOf(dtype_), *v = k + d * stride * SizeOf(dtype_);
 
-  absl::StatusOr<H3MixPlan> plan = PlanH3Mix(MixDesc(rows), context.stream.device());
+  absl::StatusOr<H3MixPlan> plan =
+      PlanH3Mix(MixDesc(context.batch, context.length), stream.device());
   if (!plan.ok()) return plan.status();
-  float* y = config_.head_dim == 1 ? q : w.a.data();
-  std::vector<float>&halo = context.states[0], &state = context.states[1];
+  void* y = config_.head_dim == 1 ? q : w.a.data();
+  float *halo = context.states[0].floats(), *state = context.states[1].floats();
   LONGWAVE_RETURN_IF_ERROR(RunH3Mix(*plan, filter_,
                                     {.q = q,
                                      .k = k,
                                      .v = v,
                                      .y = y,
+                                     .batch_stride = context.length,
                                      .channel_stride = stride,
-                                     .shift_taps = shift_taps_.data(),
-                                     .halo_in = halo.data(),
-                                     .halo_out = halo.data(),
-                                     .state_in = state.data(),
-                                     .state_out = state.data()},
-                                    context.stream));
+                                     .shift_taps = shift_taps_,
+                                     .halo_in = halo,
+                                     .halo_out = halo,
+                                     .state_in = state,
+                                     .state_out = state,
+                                     .bias = gpu ? qkv_bias_ : nullptr},
+                                    stream));
+  LONGWAVE_RETURN_IF_ERROR(context.Done("mix"));
 
-  GemmDesc out{.rows = rows, .in = d, .out = d};
-  out.in_layout = Layout::kChannelMajor;
-  out.accumulate = true;
-  LONGWAVE_RETURN_IF_ERROR(RunGemm(out,
+  LONGWAVE_RETURN_IF_ERROR(RunGemm(OutDesc(rows),
                                    {.x = y,
                                     .x_stride = stride,
                                     .weight = out_weight_,
                                     .bias = out_bias_,
                                     .out = x,
                                     .out_stride = d},
-                                   context.stream));
-  return mlp_.Run(x, rows, context.stream);
+                                   stream));
+  LONGWAVE_RETURN_IF_ERROR(context.Done("out gemm"));
+  return mlp_.Run(x, context);
 }
 
 }  // namespace

@@ -10,21 +10,31 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "kernels/array.h"
 #include "kernels/attention.h"
 #include "kernels/stream.h"
 #include "worker/model/config.h"
 #include "worker/model/model.h"
+#include "worker/model/part_timer.h"
 #include "worker/model/weights.h"
 
 namespace longwave {
 
-// What a layer works with in one call.
+// What a layer works with in one call, all of it in the memory of the stream's device.
 struct LayerContext {
-  int64_t rows;                // tokens of the chunk
-  std::vector<float>* states;  // the layer's own tensors, in the order it declared them
-  KvCache* cache;              // attention layers only
+  int64_t batch;            // sequences
+  int64_t length;           // tokens of each
+  const Array* states;      // the layer's own tensors, in the order it declared them
+  KvCache* cache;           // attention layers only
+  const int64_t* position;  // not null: see RunAttention()
   Workspace& workspace;
   Stream& stream;
+  PartTimer* timer;  // null: nobody wants to know
+
+  int64_t rows() const { return batch * length; }
+  absl::Status Done(const char* part) const {
+    return timer == nullptr ? absl::OkStatus() : timer->Mark(part, stream);
+  }
 };
 
 class Layer {
@@ -32,10 +42,10 @@ class Layer {
   virtual ~Layer() = default;
   // Names without the layer's prefix: "halo", "ssm".
   virtual std::vector<StateTensorSpec> state_specs() const { return {}; }
-  // x (rows, d_model), in and out.
+  // x (rows, d_model) float32, in and out.
   virtual absl::Status Forward(float* x, LayerContext& context) const = 0;
-  // Floats of each thread's scratch for a chunk of `rows`.
-  virtual int64_t ScratchFloats(int64_t rows) const = 0;
+  // Scratch for `batch` chunks of `length` tokens: of each thread of the CPU, or of a GPU's queue.
+  virtual int64_t ScratchBytes(int64_t batch, int64_t length, Device device) const = 0;
 };
 
 absl::StatusOr<std::unique_ptr<const Layer>> LoadH3Layer(const ModelConfig& config, int64_t index,
@@ -46,8 +56,11 @@ absl::StatusOr<std::unique_ptr<const Layer>> LoadAttentionLayer(const ModelConfi
 absl::StatusOr<std::unique_ptr<const Layer>> LoadS4dLayer(const ModelConfig& config, int64_t index,
                                                           WeightLoader& weights);
 
-// Floats between the channels of a channel-major array of `rows` tokens: whole cache lines, and an
-// odd number of them, so that channels do not fall on the same sets of a cache.
-inline int64_t ChannelStride(int64_t rows) { return ((rows + 15) / 16 | 1) * 16; }
+// Elements between the channels of a channel-major array of `rows` tokens. CPU: whole cache lines,
+// and an odd number of them, so that channels do not fall on the same sets of a cache. GPU: whole
+// lines of 128 bytes.
+inline int64_t ChannelStride(int64_t rows, Device device) {
+  return device.is_gpu() ? (rows + 63) / 64 * 64 : ((rows + 15) / 16 | 1) * 16;
+}
 
 }  // namespace longwave

@@ -5,6 +5,7 @@
 #include "absl/status/status.h"
 #include "kernels/mlp.h"
 #include "worker/model/config.h"
+#include "worker/model/layer.h"
 #include "worker/model/weights.h"
 
 namespace longwave {
@@ -16,7 +17,8 @@ struct MlpWeights {
   // Tensors prefix + "norm2.*", "mlp.fc1.*", "mlp.fc2.*".
   static absl::StatusOr<MlpWeights> Load(const ModelConfig& config, const std::string& prefix,
                                          WeightLoader& weights);
-  absl::Status Run(float* x, int64_t rows, Stream& stream) const;
+  int64_t ScratchBytes(int64_t rows, Device device) const;  // as Layer::ScratchBytes()
+  absl::Status Run(float* x, const LayerContext& context) const;
 };
 
 }  // namespace longwave

@@ -3,11 +3,12 @@
 #include <sys/stat.h>
 
 #include <algorithm>
-#include <cstring>
 #include <numeric>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/checks.h"
+#include "kernels/embedding.h"
+#include "kernels/gemm.h"
 #include "kernels/layer_norm.h"
 #include "kernels/token_loss.h"
 #include "worker/model/layer.h"
@@ -15,20 +16,20 @@
 namespace longwave {
 namespace {
 
-// Floats of the arrays of a Workspace for chunks of `rows`: see there.
+// Bytes of the arrays of a Workspace for chunks of `rows`: see there.
 struct WorkspaceSizes {
-  int64_t x, a, b, wide;
+  int64_t x, wide, a, b;
 
-  WorkspaceSizes(const ModelConfig& config, int64_t rows) {
-    const int64_t channels = ChannelStride(rows) * config.d_model;
+  WorkspaceSizes(const ModelConfig& config, int64_t rows, Device device, Dtype dtype) {
+    const int64_t element = SizeOf(dtype), signal = rows * config.d_model;
+    const int64_t channels = ChannelStride(rows, device) * config.d_model;
     const bool h3 = config.type == ModelConfig::Type::kH3;
-    const int64_t signal = rows * config.d_model;
-    x = h3 ? signal : 0;
-    a = h3 && config.head_dim == 1 && config.attn_layer_idx.empty() ? 0 : channels;
-    b = config.norm == ModelConfig::Norm::kPre ? signal : 0;
-    wide = h3 ? 3 * channels : 2 * signal;
+    x = h3 || device.is_gpu() ? 4 * signal : 0;
+    wide = element * (h3 ? 3 * channels : 2 * signal);
+    a = h3 && config.head_dim == 1 && config.attn_layer_idx.empty() ? 0 : element * channels;
+    b = config.norm == ModelConfig::Norm::kPre ? 4 * signal : 0;
   }
-  int64_t total() const { return x + a + b + wide; }
+  int64_t total() const { return x + wide + a + b; }
 };
 
 }  // namespace
@@ -39,47 +40,79 @@ int64_t StateTensorSpec::elements() const {
 
 Model::~Model() = default;
 
-absl::StatusOr<std::shared_ptr<const Model>> Model::Load(const std::string& folder) {
+absl::StatusOr<std::shared_ptr<const Model>> Model::Load(const std::string& folder,
+                                                         const ModelOptions& options) {
   struct stat info;
   if (stat(folder.c_str(), &info) != 0 || !S_ISDIR(info.st_mode)) {
     return absl::NotFoundError(absl::StrCat(folder, ": not a model folder"));
   }
+  const absl::StatusOr<ModelConfig> config = LoadModelConfig(folder + "/config.json");
+  if (!config.ok()) return config.status();
+  absl::StatusOr<std::shared_ptr<const Safetensors>> file =
+      Safetensors::Open(folder + "/model.safetensors");
+  if (!file.ok()) return file.status();
+  return Make(*config, folder, *std::move(file), options, 0);
+}
+
+absl::StatusOr<std::shared_ptr<const Model>> Model::Random(const ModelConfig& config,
+                                                           const ModelOptions& options,
+                                                           uint64_t seed) {
+  return Make(config, "random weights", nullptr, options, seed);
+}
+
+absl::StatusOr<std::shared_ptr<const Model>> Model::Make(const ModelConfig& config,
+                                                         const std::string& folder,
+                                                         std::shared_ptr<const Safetensors> file,
+                                                         const ModelOptions& options,
+                                                         uint64_t seed) {
   std::shared_ptr<Model> model(new Model);
+  model->config_ = config;
   model->folder_ = folder;
-  LONGWAVE_ASSIGN_OR_RETURN(model->config_, LoadModelConfig(folder + "/config.json"));
-  std::shared_ptr<const Safetensors> file;
-  LONGWAVE_ASSIGN_OR_RETURN(file, Safetensors::Open(folder + "/model.safetensors"));
-  WeightLoader weights(std::move(file));
-  const ModelConfig& config = model->config_;
-  const bool h3 = config.type == ModelConfig::Type::kH3;
-  const int64_t d = config.d_model;
+  model->dtype_ = options.dtype;
+  if (!options.device.is_gpu()) {
+    LONGWAVE_RETURN_IF_ERROR(CheckFloat32("model", "dtype", options.dtype));
+    WeightLoader weights(std::move(file), nullptr, options.dtype, seed);
+    LONGWAVE_RETURN_IF_ERROR(model->LoadLayers(weights));
+    return model;
+  }
+  absl::StatusOr<std::unique_ptr<gpu::Queue>> queue = gpu::Queue::Open(options.device.index);
+  if (!queue.ok()) return queue.status();
+  ThreadPool pool(1);
+  Stream stream(&pool, *std::move(queue));
+  model->device_ = stream.device();
+  WeightLoader weights(std::move(file), &stream, options.dtype, seed);
+  LONGWAVE_RETURN_IF_ERROR(model->LoadLayers(weights));
+  LONGWAVE_RETURN_IF_ERROR(stream.queue().Synchronize());
+  return model;
+}
+
+absl::Status Model::LoadLayers(WeightLoader& weights) {
+  const bool h3 = config_.type == ModelConfig::Type::kH3;
+  const int64_t d = config_.d_model;
   if (h3) {
     LONGWAVE_ASSIGN_OR_RETURN(
-        model->embedding_,
-        weights.Load("backbone.embeddings.word_embeddings.weight", {config.vocab_size, d}));
-    LayerNormWeights norm;
-    LONGWAVE_ASSIGN_OR_RETURN(norm,
-                              weights.LoadNorm("backbone.ln_f.", d, config.layer_norm_epsilon));
-    model->final_scale_ = norm.scale;
-    model->final_shift_ = norm.shift;
+        embedding_,
+        weights.LoadWeight("backbone.embeddings.word_embeddings.weight", {config_.vocab_size, d}));
+    LONGWAVE_ASSIGN_OR_RETURN(final_norm_,
+                              weights.LoadNorm("backbone.ln_f.", d, config_.layer_norm_epsilon));
   }
-  for (int64_t i = 0; i < config.n_layer; ++i) {
+  for (int64_t i = 0; i < config_.n_layer; ++i) {
     std::unique_ptr<const Layer> layer;
-    LONGWAVE_ASSIGN_OR_RETURN(layer, !h3 ? LoadS4dLayer(config, i, weights)
-                                     : config.IsAttention(i)
-                                         ? LoadAttentionLayer(config, i, weights)
-                                         : LoadH3Layer(config, i, weights));
-    model->first_state_.push_back(static_cast<int64_t>(model->state_specs_.size()));
+    LONGWAVE_ASSIGN_OR_RETURN(layer, !h3 ? LoadS4dLayer(config_, i, weights)
+                                     : config_.IsAttention(i)
+                                         ? LoadAttentionLayer(config_, i, weights)
+                                         : LoadH3Layer(config_, i, weights));
+    first_state_.push_back(static_cast<int64_t>(state_specs_.size()));
     for (StateTensorSpec spec : layer->state_specs()) {
       spec.name = absl::StrCat("layers.", i, ".", spec.name);
-      model->state_specs_.push_back(std::move(spec));
+      state_specs_.push_back(std::move(spec));
     }
-    model->layers_.push_back(std::move(layer));
+    layers_.push_back(std::move(layer));
   }
-  model->parameters_ = weights.parameters();
-  model->weight_bytes_ = weights.bytes();
-  model->owned_ = weights.TakeOwned();
-  return model;
+  parameters_ = weights.parameters();
+  weight_bytes_ = weights.bytes();
+  owned_ = weights.TakeOwned();
+  return absl::OkStatus();
 }
 
 int64_t Model::state_bytes() const {
@@ -88,73 +121,128 @@ int64_t Model::state_bytes() const {
   return floats * static_cast<int64_t>(sizeof(float));
 }
 
-int64_t Model::cache_bytes(int64_t tokens) const {
+int64_t Model::cache_bytes(int64_t tokens, int64_t batch) const {
   if (attention_layers() == 0) return 0;
-  return attention_layers() *
-         KvCache::Bytes(config_.attn_num_heads, config_.d_model / config_.attn_num_heads, tokens);
+  const int64_t heads = config_.attn_num_heads, head_dim = config_.d_model / heads;
+  return attention_layers() * (device_.is_gpu()
+                                   ? KvCache::GpuBytes(batch, heads, head_dim, dtype_, tokens)
+                                   : batch * KvCache::Bytes(heads, head_dim, tokens));
 }
 
-int64_t Model::workspace_bytes(int64_t chunk, int threads) const {
+int64_t Model::workspace_bytes(int64_t chunk, int threads, int64_t batch) const {
+  const int64_t rows = batch * chunk;
   int64_t scratch = 0;
-  for (const auto& layer : layers_) scratch = std::max(scratch, layer->ScratchFloats(chunk));
-  int64_t hidden = 0;
-  if (config_.type == ModelConfig::Type::kH3) {
-    hidden = chunk * config_.d_model;
-    const TokenLossDesc loss{chunk, config_.d_model, config_.vocab_size};
-    scratch = std::max(scratch, loss.scratch_floats());
+  for (const auto& layer : layers_) {
+    scratch = std::max(scratch, layer->ScratchBytes(batch, chunk, device_));
   }
-  return static_cast<int64_t>(sizeof(float)) *
-         (WorkspaceSizes(config_, chunk).total() + hidden + scratch * threads);
+  int64_t bytes = WorkspaceSizes(config_, rows, device_, dtype_).total();
+  if (config_.type == ModelConfig::Type::kH3) {
+    TokenLossDesc loss{rows, config_.d_model, config_.vocab_size};
+    loss.dtype = dtype_;
+    scratch = std::max(scratch, device_.is_gpu() ? loss.gpu_scratch_bytes()
+                                                 : loss.scratch_floats() * int64_t{sizeof(float)});
+    bytes += rows * config_.d_model * SizeOf(dtype_);  // hidden
+    // Tokens, targets, losses and logits of a GPU's runner.
+    if (device_.is_gpu()) bytes += 12 * rows + 4 * RunnerLogits(rows, batch);
+  }
+  return bytes + (device_.is_gpu() ? scratch + kGemmWorkspaceBytes : scratch * threads);
 }
 
-ModelState Model::NewState() const {
+int64_t Model::RunnerLogits(int64_t rows, int64_t batch) const {
+  constexpr int64_t kTile = int64_t{1} << 20;
+  const int64_t vocab = config_.vocab_size;
+  return vocab * std::max(batch, std::min(rows, kTile / vocab));
+}
+
+absl::StatusOr<ModelState> Model::NewState(Stream& stream, int64_t batch, int64_t tokens) const {
   ModelState state;
-  for (const StateTensorSpec& spec : state_specs_) state.tensors.emplace_back(spec.elements());
+  state.batch = batch;
+  for (const StateTensorSpec& spec : state_specs_) {
+    absl::StatusOr<Array> tensor =
+        Array::Allocate(device_, batch * spec.elements() * int64_t{sizeof(float)});
+    if (!tensor.ok()) return tensor.status();
+    LONGWAVE_RETURN_IF_ERROR(FillZeros(*tensor, stream));
+    state.tensors.push_back(*std::move(tensor));
+  }
   for (int64_t i = 0; i < attention_layers(); ++i) {
-    state.caches.emplace_back(config_.attn_num_heads, config_.d_model / config_.attn_num_heads);
+    const int64_t heads = config_.attn_num_heads, head_dim = config_.d_model / heads;
+    if (!device_.is_gpu()) {
+      state.caches.emplace_back(heads, head_dim);
+      continue;
+    }
+    absl::StatusOr<KvCache> cache = KvCache::OnGpu(device_, batch, heads, head_dim, dtype_, tokens);
+    if (!cache.ok()) return cache.status();
+    state.caches.push_back(*std::move(cache));
   }
   return state;
 }
 
-Workspace Model::NewWorkspace(int64_t chunk) const {
-  const WorkspaceSizes sizes(config_, chunk);
+absl::StatusOr<Workspace> Model::NewWorkspace(int64_t rows) const {
+  const WorkspaceSizes sizes(config_, rows, device_, dtype_);
   Workspace workspace;
-  workspace.x.resize(sizes.x);
-  workspace.a.resize(sizes.a);
-  workspace.b.resize(sizes.b);
-  workspace.wide.resize(sizes.wide);
+  for (const auto& [array, bytes] :
+       {std::pair{&workspace.x, sizes.x}, std::pair{&workspace.wide, sizes.wide},
+        std::pair{&workspace.a, sizes.a}, std::pair{&workspace.b, sizes.b}}) {
+    absl::StatusOr<Array> memory = Array::Allocate(device_, bytes);
+    if (!memory.ok()) return memory.status();
+    *array = *std::move(memory);
+  }
   return workspace;
 }
 
-absl::Status Model::RunLayers(float* x, int64_t rows, ModelState& state, Workspace& workspace,
-                              Stream& stream) const {
-  size_t cache = 0;
-  for (size_t i = 0; i < layers_.size(); ++i) {
-    LayerContext context{rows, state.tensors.data() + first_state_[i], nullptr, workspace, stream};
-    if (config_.IsAttention(static_cast<int64_t>(i))) context.cache = &state.caches[cache++];
-    LONGWAVE_RETURN_IF_ERROR(layers_[i]->Forward(x, context));
+absl::StatusOr<HostState> Model::ExportState(const ModelState& state, Stream& stream) const {
+  HostState host;
+  for (const Array& tensor : state.tensors) {
+    host.emplace_back(tensor.bytes() / sizeof(float));
+    LONGWAVE_RETURN_IF_ERROR(CopyOut(host.back().data(), tensor.data(), tensor.bytes(), stream));
   }
-  state.position += rows;
+  return host;
+}
+
+absl::Status Model::ImportState(const HostState& host, ModelState& state, Stream& stream) const {
+  LONGWAVE_RETURN_IF_ERROR(CheckRange("state", "tensors", static_cast<int64_t>(host.size()),
+                                      static_cast<int64_t>(state.tensors.size()),
+                                      static_cast<int64_t>(state.tensors.size())));
+  for (size_t i = 0; i < host.size(); ++i) {
+    const int64_t bytes = static_cast<int64_t>(host[i].size() * sizeof(float));
+    LONGWAVE_RETURN_IF_ERROR(CheckRange("state", state_specs_[i].name.c_str(), bytes,
+                                        state.tensors[i].bytes(), state.tensors[i].bytes()));
+    LONGWAVE_RETURN_IF_ERROR(CopyIn(state.tensors[i].data(), host[i].data(), bytes, stream));
+  }
   return absl::OkStatus();
 }
 
-absl::Status Model::Forward(absl::Span<const int32_t> tokens, ModelState& state,
-                            Workspace& workspace, Stream& stream, float* hidden) const {
-  const int64_t d = config_.d_model, rows = static_cast<int64_t>(tokens.size());
-  float* x = workspace.x.data();
-  for (int64_t t = 0; t < rows; ++t) {
-    std::memcpy(x + t * d, embedding_ + tokens[t] * d, sizeof(float) * static_cast<size_t>(d));
+absl::Status Model::RunLayers(float* x, const ModelInput& input, ModelState& state,
+                              Workspace& workspace, Stream& stream, PartTimer* timer) const {
+  size_t cache = 0;
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    LayerContext context{state.batch, input.length,   state.tensors.data() + first_state_[i],
+                         nullptr,     input.position, workspace,
+                         stream,      timer};
+    if (config_.IsAttention(static_cast<int64_t>(i))) context.cache = &state.caches[cache++];
+    LONGWAVE_RETURN_IF_ERROR(layers_[i]->Forward(x, context));
   }
-  LONGWAVE_RETURN_IF_ERROR(RunLayers(x, rows, state, workspace, stream));
-  const LayerNormWeights norm{final_scale_, final_shift_,
-                              static_cast<float>(config_.layer_norm_epsilon)};
-  return RunLayerNorm(norm, rows, d, x, hidden, stream);
+  if (input.position == nullptr) state.position += input.length;
+  return absl::OkStatus();
 }
 
-absl::Status Model::Transform(const float* x, int64_t rows, ModelState& state, Workspace& workspace,
-                              Stream& stream, float* y) const {
-  std::copy_n(x, rows * config_.d_model, y);
-  return RunLayers(y, rows, state, workspace, stream);
+absl::Status Model::Forward(const ModelInput& input, ModelState& state, Workspace& workspace,
+                            Stream& stream, void* hidden, PartTimer* timer) const {
+  const int64_t d = config_.d_model, rows = state.batch * input.length;
+  float* x = workspace.x.floats();
+  if (timer != nullptr) LONGWAVE_RETURN_IF_ERROR(timer->Mark("other", stream));
+  LONGWAVE_RETURN_IF_ERROR(
+      RunEmbedding(rows, d, config_.vocab_size, dtype_, embedding_, input.tokens, x, stream));
+  if (timer != nullptr) LONGWAVE_RETURN_IF_ERROR(timer->Mark("embedding", stream));
+  LONGWAVE_RETURN_IF_ERROR(RunLayers(x, input, state, workspace, stream, timer));
+  LONGWAVE_RETURN_IF_ERROR(
+      RunLayerNorm(final_norm_, rows, d, x, hidden, stream, Dtype::kFloat32, dtype_));
+  return timer == nullptr ? absl::OkStatus() : timer->Mark("last norm", stream);
+}
+
+absl::Status Model::Transform(float* x, int64_t length, ModelState& state, Workspace& workspace,
+                              Stream& stream, PartTimer* timer) const {
+  return RunLayers(x, {.length = length}, state, workspace, stream, timer);
 }
 
 }  // namespace longwave

@@ -270,12 +270,18 @@ struct Input {
   }
 };
 
+Floats HiddenOf(SequenceRunner& runner) {
+  const absl::StatusOr<absl::Span<const float>> hidden = runner.hidden();
+  EXPECT_TRUE(hidden.ok()) << hidden.status();
+  return hidden.ok() ? Floats(hidden->begin(), hidden->end()) : Floats();
+}
+
 // The outputs of tokens [begin, begin + count): hidden rows, or the stack's.
 Floats Step(SequenceRunner& runner, const Input& input, int64_t begin, int64_t count) {
   const size_t d = runner.model().config().d_model, at = begin, n = count;
   if (IsH3(runner.model())) {
     EXPECT_EQ(runner.Forward({input.ids.data() + at, n}), absl::OkStatus());
-    return Floats(runner.hidden().begin(), runner.hidden().end());
+    return HiddenOf(runner);
   }
   Floats y(n * d);
   EXPECT_EQ(runner.Transform({input.x.data() + at * d, n * d}, absl::MakeSpan(y)),
@@ -492,13 +498,19 @@ TEST(ModelState, NamesAndShapes) {
 TEST(ModelState, NewStateIsZerosOfTheseShapes) {
   for (const ModelFiles& files : EveryKind()) {
     const std::shared_ptr<const Model> model = Loaded(files);
-    const ModelState state = model->NewState();
+    ThreadPool pool(1);
+    Stream stream(&pool);
+    absl::StatusOr<ModelState> made = model->NewState(stream);
+    ASSERT_TRUE(made.ok()) << made.status();
+    const ModelState& state = *made;
     EXPECT_EQ(state.position, 0);
     ASSERT_EQ(state.tensors.size(), model->state_specs().size());
     int64_t bytes = 0;
     for (size_t i = 0; i < state.tensors.size(); ++i) {
-      EXPECT_EQ(state.tensors[i], Floats(model->state_specs()[i].elements(), 0.0f));
-      bytes += static_cast<int64_t>(state.tensors[i].size() * sizeof(float));
+      const float* values = state.tensors[i].floats();
+      EXPECT_EQ(Floats(values, values + state.tensors[i].bytes() / 4),
+                Floats(model->state_specs()[i].elements(), 0.0f));
+      bytes += state.tensors[i].bytes();
     }
     EXPECT_EQ(model->state_bytes(), bytes);
     EXPECT_EQ(static_cast<int64_t>(state.caches.size()), model->attention_layers());
@@ -532,10 +544,10 @@ TEST(ModelMemory, WorkspaceIsWhatItSays) {
   for (const ModelFiles& files : EveryKind()) {
     const std::shared_ptr<const Model> model = Loaded(files);
     for (const int64_t chunk : {1, 16, 17, 1000}) {
-      const Workspace w = model->NewWorkspace(chunk);
-      const size_t hidden = IsH3(*model) ? chunk * model->config().d_model : 0;
-      const size_t floats = w.x.size() + w.a.size() + w.b.size() + w.wide.size();
-      EXPECT_EQ(model->workspace_bytes(chunk, 0), static_cast<int64_t>(4 * (floats + hidden)));
+      const absl::StatusOr<Workspace> w = model->NewWorkspace(chunk);
+      ASSERT_TRUE(w.ok()) << w.status();
+      const int64_t hidden = IsH3(*model) ? 4 * chunk * model->config().d_model : 0;
+      EXPECT_EQ(model->workspace_bytes(chunk, 0), w->bytes() + hidden);
       const int64_t scratch = model->workspace_bytes(chunk, 1) - model->workspace_bytes(chunk, 0);
       EXPECT_GT(scratch, 0);
       EXPECT_EQ(model->workspace_bytes(chunk, 9) - model->workspace_bytes(chunk, 0), 9 * scratch);
@@ -616,7 +628,7 @@ TEST(SequenceRunner, ResetGivesTheSameBytes) {
     for (int i = 0; i < 2; ++i) {
       runner->Reset();
       EXPECT_EQ(runner->position(), 0);
-      EXPECT_EQ(runner->hidden().size(), 0u);
+      EXPECT_EQ(HiddenOf(*runner).size(), 0u);
       EXPECT_TRUE(SameBytes(RunPieces(*runner, input, pieces), first)) << files.config;
       Step(*runner, other, 0, kLength);
     }
@@ -630,7 +642,7 @@ TEST(SequenceRunner, IdsOutsideTheVocabularyChangeNothing) {
   const auto undisturbed = Runner(model, 40, pool), disturbed = Runner(model, 40, pool);
   Step(*undisturbed, input, 0, 20);
   Step(*disturbed, input, 0, 20);
-  const Floats hidden(disturbed->hidden().begin(), disturbed->hidden().end());
+  const Floats hidden = HiddenOf(*disturbed);
   for (const int32_t bad : {-1, 11, 12, INT32_MAX, INT32_MIN}) {
     for (const size_t at : {0, 3, 19}) {
       std::vector<int32_t> ids(input.ids.begin() + 20, input.ids.begin() + 40);
@@ -643,8 +655,7 @@ TEST(SequenceRunner, IdsOutsideTheVocabularyChangeNothing) {
           AllOf(HasSubstr(absl::StrCat("token id ", ids[at], " at position ", 20 + at, " ")),
                 HasSubstr("vocabulary of 11")));
       EXPECT_EQ(disturbed->position(), 20);
-      EXPECT_TRUE(
-          SameBytes(Floats(disturbed->hidden().begin(), disturbed->hidden().end()), hidden));
+      EXPECT_TRUE(SameBytes(HiddenOf(*disturbed), hidden));
     }
   }
   EXPECT_TRUE(SameBytes(Step(*disturbed, input, 20, 40), Step(*undisturbed, input, 20, 40)));

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/checks.h"
 #include "kernels/gemm.h"
+#include "kernels/signal_ops.h"
 #include "kernels/ssm_conv.h"
 #include "worker/model/layer.h"
 
@@ -19,21 +20,22 @@ class S4dLayer : public Layer {
     return {{"ssm", {config_.d_model, 2, config_.pairs()}}};
   }
   absl::Status Forward(float* x, LayerContext& context) const override;
-  int64_t ScratchFloats(int64_t rows) const override;
+  int64_t ScratchBytes(int64_t batch, int64_t length, Device device) const override;
 
  private:
-  SsmConvDesc ConvDesc(int64_t rows) const {
-    return {.channels = config_.d_model, .length = rows, .pairs = config_.pairs()};
-  }
+  SsmConvDesc ConvDesc(int64_t batch, int64_t length) const;
+  GemmDesc LinearDesc(int64_t rows) const;
 
   ModelConfig config_;
+  Dtype dtype_ = Dtype::kFloat32;
   LayerNormWeights norm_;
   SsmFilter filter_;
-  const float *weight_ = nullptr, *bias_ = nullptr;  // (2 d, d, 1), (2 d)
+  const void *weight_ = nullptr, *bias_ = nullptr;  // (2 d, d, 1), (2 d)
 };
 
 absl::Status S4dLayer::Load(const ModelConfig& config, int64_t index, WeightLoader& weights) {
   config_ = config;
+  dtype_ = weights.dtype();
   const std::string prefix = absl::StrCat("layers.", index, ".");
   const int64_t H = config.d_model, P = config.pairs();
   const float *log_dt, *log_real, *imag, *C, *skip;
@@ -43,8 +45,8 @@ absl::Status S4dLayer::Load(const ModelConfig& config, int64_t index, WeightLoad
   LONGWAVE_ASSIGN_OR_RETURN(imag, weights.Load(prefix + "kernel.A_imag", {H, P}));
   LONGWAVE_ASSIGN_OR_RETURN(C, weights.Load(prefix + "kernel.C", {H, P, 2}));
   LONGWAVE_ASSIGN_OR_RETURN(weight_,
-                            weights.Load(prefix + "output_linear.0.weight", {2 * H, H, 1}));
-  LONGWAVE_ASSIGN_OR_RETURN(bias_, weights.Load(prefix + "output_linear.0.bias", {2 * H}));
+                            weights.LoadWeight(prefix + "output_linear.0.weight", {2 * H, H, 1}));
+  LONGWAVE_ASSIGN_OR_RETURN(bias_, weights.LoadWeight(prefix + "output_linear.0.bias", {2 * H}));
   if (config.norm != ModelConfig::Norm::kNone) {
     LONGWAVE_ASSIGN_OR_RETURN(norm_,
                               weights.LoadNorm(prefix + "norm.", H, config.layer_norm_epsilon));
@@ -64,72 +66,78 @@ absl::Status S4dLayer::Load(const ModelConfig& config, int64_t index, WeightLoad
         absl::StrCat(weights.path(), ": '", prefix, "kernel.*': ", filter.status().message()));
   }
   filter_ = *std::move(filter);
+  if (weights.stream() != nullptr) {
+    LONGWAVE_RETURN_IF_ERROR(filter_.Upload(*weights.stream(), dtype_));
+  }
   weights.CountBytes(filter_.bytes());
   return absl::OkStatus();
 }
 
-int64_t S4dLayer::ScratchFloats(int64_t rows) const {
-  const absl::StatusOr<SsmConvPlan> plan = PlanSsmConv(ConvDesc(rows), Device{});
-  return std::max(plan.ok() ? plan->scratch_floats : 0, 256 * config_.d_model);
+SsmConvDesc S4dLayer::ConvDesc(int64_t batch, int64_t length) const {
+  SsmConvDesc desc;
+  desc.batch = batch;
+  desc.channels = config_.d_model;
+  desc.length = length;
+  desc.pairs = config_.pairs();
+  desc.dtype = dtype_;
+  return desc;
 }
 
-// out (width, rows) = x (rows, width) transposed, in tiles that stay in cache.
-void Transpose(const float* x, int64_t rows, int64_t width, int64_t stride, float* out,
-               Stream& stream) {
-  constexpr int64_t kTile = 64;
-  stream.pool().ParallelFor((rows + kTile - 1) / kTile, [&](int64_t i, int) {
-    const int64_t end = std::min(rows, (i + 1) * kTile);
-    for (int64_t c = 0; c < width; ++c) {
-      for (int64_t r = i * kTile; r < end; ++r) out[c * stride + r] = x[r * width + c];
-    }
-  });
+GemmDesc S4dLayer::LinearDesc(int64_t rows) const {
+  GemmDesc desc{.rows = rows, .in = config_.d_model, .out = 2 * config_.d_model};
+  desc.in_layout = Layout::kChannelMajor;
+  desc.dtype = desc.in_dtype = desc.out_dtype = desc.bias_dtype = dtype_;
+  return desc;
+}
+
+int64_t S4dLayer::ScratchBytes(int64_t batch, int64_t length, Device device) const {
+  const absl::StatusOr<SsmConvPlan> plan = PlanSsmConv(ConvDesc(batch, length), device);
+  if (device.is_gpu()) {
+    // Segments' states, before and after.
+    const int64_t states = plan.ok() && plan->segments > 1 ? 2 * plan->segments : 0;
+    return std::max(states * batch * config_.d_model * 2 * config_.pairs() * int64_t{sizeof(float)},
+                    LinearDesc(batch * length).gpu_scratch_bytes(false));
+  }
+  return std::max(plan.ok() ? plan->scratch_floats : 0, 256 * config_.d_model) *
+         int64_t{sizeof(float)};
 }
 
 absl::Status S4dLayer::Forward(float* x, LayerContext& context) const {
-  const int64_t H = config_.d_model, rows = context.rows, stride = ChannelStride(rows);
   Stream& stream = context.stream;
-  float *u = context.workspace.a.data(), *normed = context.workspace.b.data();
-  float* z = context.workspace.wide.data();  // (rows, 2 H)
-  const float* in = x;
+  const int64_t H = config_.d_model, rows = context.rows();
+  const int64_t stride = ChannelStride(rows, stream.device());
+  void *u = context.workspace.a.data(), *z = context.workspace.wide.data();  // z: (rows, 2 H)
+  float* in = x;
   if (config_.norm == ModelConfig::Norm::kPre) {
-    LONGWAVE_RETURN_IF_ERROR(RunLayerNorm(norm_, rows, H, x, normed, stream));
-    in = normed;
+    in = context.workspace.b.floats();
+    LONGWAVE_RETURN_IF_ERROR(RunLayerNorm(norm_, rows, H, x, in, stream));
   }
-  Transpose(in, rows, H, stride, u, stream);
+  LONGWAVE_RETURN_IF_ERROR(RunTranspose(rows, H, Dtype::kFloat32, in, dtype_, u, stride, stream));
+  LONGWAVE_RETURN_IF_ERROR(context.Done("transpose"));
 
-  absl::StatusOr<SsmConvPlan> plan = PlanSsmConv(ConvDesc(rows), stream.device());
+  absl::StatusOr<SsmConvPlan> plan =
+      PlanSsmConv(ConvDesc(context.batch, context.length), stream.device());
   if (!plan.ok()) return plan.status();
   SsmConvArgs conv;
   conv.u = u;
   conv.y = u;
+  conv.batch_stride = context.length;
   conv.channel_stride = stride;
-  conv.state_in = conv.state_out = context.states[0].data();
+  conv.state_in = conv.state_out = context.states[0].floats();
   LONGWAVE_RETURN_IF_ERROR(RunSsmConv(*plan, filter_, conv, stream));
-  stream.pool().ParallelFor(
-      H, [&](int64_t c, int) { Activate(Activation::kGeluErf, u + c * stride, rows); });
-
-  GemmDesc linear{.rows = rows, .in = H, .out = 2 * H};
-  linear.in_layout = Layout::kChannelMajor;
+  LONGWAVE_RETURN_IF_ERROR(context.Done("conv"));
+  LONGWAVE_RETURN_IF_ERROR(RunActivate(Activation::kGeluErf, H, rows, stride, dtype_, u, stream));
+  LONGWAVE_RETURN_IF_ERROR(context.Done("gelu"));
   LONGWAVE_RETURN_IF_ERROR(RunGemm(
-      linear,
+      LinearDesc(rows),
       {.x = u, .x_stride = stride, .weight = weight_, .bias = bias_, .out = z, .out_stride = 2 * H},
       stream));
-  constexpr int64_t kRows = 64;
-  stream.pool().ParallelFor((rows + kRows - 1) / kRows, [&](int64_t i, int) {
-    for (int64_t r = i * kRows; r < std::min(rows, (i + 1) * kRows); ++r) {
-      float *row = z + r * 2 * H, *out = x + r * H;
-      if (!config_.residual) {
-        Glu(row, row + H, out, H);
-        continue;
-      }
-      Glu(row, row + H, row, H);
-      for (int64_t c = 0; c < H; ++c) out[c] += row[c];
-    }
-  });
+  LONGWAVE_RETURN_IF_ERROR(context.Done("out gemm"));
+  LONGWAVE_RETURN_IF_ERROR(RunGlu(rows, H, config_.residual, dtype_, z, x, stream));
   if (config_.norm == ModelConfig::Norm::kPost) {
     LONGWAVE_RETURN_IF_ERROR(RunLayerNorm(norm_, rows, H, x, x, stream));
   }
-  return absl::OkStatus();
+  return context.Done("glu");
 }
 
 }  // namespace

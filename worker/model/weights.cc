@@ -108,9 +108,9 @@ absl::StatusOr<const void*> WeightLoader::Upload(const std::string& name, const 
   constexpr float kMostHalf = 65504;
   for (int64_t i = 0; dtype == Dtype::kFloat16 && i < count; ++i) {
     if (!(std::abs(values[i]) <= kMostHalf)) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          path(), ": tensor '", name, "' has ", values[i], " at element ", i,
-          ", which float16 cannot hold (--dtype bfloat16 or float32 can)"));
+      return absl::InvalidArgumentError(
+          absl::StrCat(path(), ": tensor '", name, "' has ", values[i], " at element ", i,
+                       ", which float16 cannot hold (--dtype bfloat16 or float32 can)"));
     }
   }
   const int64_t bytes = count * SizeOf(dtype);
