@@ -93,6 +93,12 @@ void Dispatcher::On(const std::string& worker, const Done& message) {
   const absl::StatusOr<Job> job =
       store_.Commit(message.key, {message.key.chunk, message.key.epoch, message.output_bytes,
                                   message.output_sha256, message.boundary_sha256});
+  if (absl::IsAborted(job.status()) || absl::IsNotFound(job.status())) {
+    // Nobody will ever name these. A failure to remove them leaves litter, nothing worse.
+    for (auto* name : {OutputName, BoundaryName}) {
+      objects_.Delete(name(message.key.job, message.key.epoch, message.key.chunk)).IgnoreError();
+    }
+  }
   if (!job.ok()) {
     Settle(worker, message.key, job.status(), "");
     return;
