@@ -51,7 +51,7 @@ void DispatchLoop::StartDrain() {
 }
 
 void DispatchLoop::Run() {
-  bool well = false;
+  bool well = true;
   while (!stop_) {
     socket_->Wait(kTickMs);
     std::vector<std::function<void()>> posted;

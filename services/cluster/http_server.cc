@@ -80,6 +80,9 @@ class Session {
       if (code) co_return false;
     }
     if (Api::IsUpload(request)) co_return co_await TakeUpload(request, head, keep);
+    if (head.content_length().value_or(0) > static_cast<uint64_t>(Api::kMostBody)) {
+      co_return co_await Refuse(413, absl::StrCat("body: more than ", Api::kMostBody, " bytes"));
+    }
     http::request_parser<http::string_body> whole(std::move(head));
     whole.body_limit(Api::kMostBody);
     co_await http::async_read(stream_, buffer_, whole,

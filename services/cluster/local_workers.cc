@@ -17,8 +17,8 @@ extern char** environ;
 namespace longwave {
 namespace {
 
-constexpr int64_t kSteadyMs = 10000;  // who lived so long did not die of its start
-constexpr int64_t kMostWaitMs = 30000;
+constexpr int64_t kSteadyMs = 2000;  // who lived so long did not die of its start
+constexpr int64_t kMostWaitMs = 10000;
 
 }  // namespace
 

@@ -141,6 +141,7 @@ class Server {
     local_ = std::make_unique<LocalWorkers>(
         options_.workers, WorkerArguments(),
         [this](const std::string& name) { loop_->WorkerEnded(name); });
+    api_->SetReady(absl::OkStatus());
     absl::StatusOr<std::unique_ptr<HttpServer>> http =
         HttpServer::Start(options_.listen, *api_, *objects_);
     if (!http.ok()) return http.status();
