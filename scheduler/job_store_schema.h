@@ -23,7 +23,9 @@ inline const std::vector<std::vector<const char*>>& SchemaVersions() {
                output_bytes BIGINT NOT NULL, leased BIGINT NOT NULL, not_before_ms BIGINT NOT NULL,
                created_ms BIGINT NOT NULL, started_ms BIGINT NOT NULL,
                finished_ms BIGINT NOT NULL))",
-          "CREATE INDEX jobs_by_state ON jobs (state, leased, number)",
+          "CREATE INDEX jobs_by_state ON jobs (state, number)",
+          "CREATE INDEX jobs_to_lease ON jobs (state, leased, number)",
+          "CREATE INDEX jobs_to_plan ON jobs (number) WHERE state = 'queued' AND length < 0",
           R"(CREATE TABLE chunks (
                job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE, chunk BIGINT NOT NULL,
                state TEXT NOT NULL, epoch BIGINT NOT NULL, worker TEXT NOT NULL,

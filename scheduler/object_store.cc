@@ -54,9 +54,8 @@ class FileStore final : public ObjectStore {
   absl::StatusOr<std::unique_ptr<ObjectWriter>> Create(const std::string& name) override {
     const absl::StatusOr<std::string> path = LocalPath(name);
     if (!path.ok()) return path.status();
-    std::error_code code;
-    std::filesystem::create_directories(std::filesystem::path(*path).parent_path(), code);
-    if (code) return Error(*path, code);
+    absl::Status made = MakeFolders(std::filesystem::path(*path).parent_path());
+    if (!made.ok()) return made;
     absl::StatusOr<std::unique_ptr<AtomicFile>> file = AtomicFile::Create(*path);
     if (!file.ok()) return file.status();
     return std::make_unique<FileWriter>(*std::move(file));
@@ -100,9 +99,11 @@ class FileStore final : public ObjectStore {
     const absl::StatusOr<std::string> path = LocalPath(name);
     if (!path.ok()) return path.status();
     if (unlink(path->c_str()) != 0 && errno != ENOENT) return absl::ErrnoToStatus(errno, *path);
-    // Folders that are empty now go too; others stay.
+    // Folders that are empty now go too; not the first, in which others may be about to write.
     std::filesystem::path above = std::filesystem::path(*path).parent_path();
-    while (above != folder_ && rmdir(above.c_str()) == 0) above = above.parent_path();
+    while (above != folder_ && above.parent_path() != folder_ && rmdir(above.c_str()) == 0) {
+      above = above.parent_path();
+    }
     return absl::OkStatus();
   }
 
@@ -132,6 +133,21 @@ class FileStore final : public ObjectStore {
   const std::string& uri() const override { return uri_; }
 
  private:
+  // Folders that are new must reach the disk too: an object in them is said to be there.
+  absl::Status MakeFolders(std::filesystem::path folder) {
+    std::error_code code;
+    if (!std::filesystem::create_directories(folder, code)) {
+      return code ? Error(folder.string(), code) : absl::OkStatus();
+    }
+    for (; folder != folder_; folder = folder.parent_path()) {
+      const int fd = open(folder.parent_path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+      if (fd < 0) return absl::ErrnoToStatus(errno, folder.string());
+      fsync(fd);
+      close(fd);
+    }
+    return absl::OkStatus();
+  }
+
   std::string folder_, uri_;
 };
 

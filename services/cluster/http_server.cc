@@ -51,6 +51,8 @@ class Session {
       : stream_(std::move(socket)), api_(api), objects_(objects), stopping_(stopping) {}
 
   asio::awaitable<void> Run() {
+    error_code unset;  // then answers wait for the client's acknowledgements, 40 ms each
+    stream_.socket().set_option(tcp::no_delay(true), unset);
     bool again = true;
     while (again && !stopping_) again = co_await OneRequest();
     error_code ignored;
