@@ -60,7 +60,7 @@ absl::StatusOr<std::string> HexSha256OfFile(const std::string& path) {
     if (got < 0) break;
     hash.Add({buffer.data(), static_cast<size_t>(got)});
   }
-  const absl::Status status = got < 0 ? absl::ErrnoToStatus(errno, path) : absl::OkStatus();
+  absl::Status status = got < 0 ? absl::ErrnoToStatus(errno, path) : absl::OkStatus();
   close(fd);
   if (!status.ok()) return status;
   return hash.HexDigest();

@@ -154,7 +154,7 @@ absl::Status Dispatcher::Expire() {
       ++it;
       continue;
     }
-    const absl::Status lost = store_.Lose(it->second.key, now_ms_);
+    absl::Status lost = store_.Lose(it->second.key, now_ms_);
     if (!lost.ok() && !absl::IsAborted(lost) && !absl::IsNotFound(lost)) return lost;
     it = leases_.erase(it);
   }
@@ -185,7 +185,7 @@ absl::Status Dispatcher::AssignChunks() {
     assign.token_bytes = static_cast<uint8_t>(job.token_bytes);
     worker.credit_bytes = 0;
     if (!send_(name, assign)) {
-      const absl::Status back = store_.HandBack(assign.key);
+      absl::Status back = store_.HandBack(assign.key);
       if (!back.ok()) return back;
       continue;
     }
@@ -199,7 +199,7 @@ absl::Status Dispatcher::Finish() {
   const absl::StatusOr<std::vector<Job>> jobs = store_.Complete(kFinishAtOnce);
   if (!jobs.ok()) return jobs.status();
   for (const Job& job : *jobs) {
-    const absl::Status finished = FinishJob(job, store_, objects_, now_ms_);
+    absl::Status finished = FinishJob(job, store_, objects_, now_ms_);
     if (!finished.ok()) return finished;
   }
   complete_ = static_cast<int64_t>(jobs->size()) == kFinishAtOnce;

@@ -72,7 +72,7 @@ absl::Status RemoveObjects(const Job& job, bool keep_outputs, JobStore& store,
   if (!names.ok()) return names.status();
   for (const std::string& name : *names) {
     if (keep.contains(name)) continue;
-    const absl::Status gone = objects.Delete(name);
+    absl::Status gone = objects.Delete(name);
     if (!gone.ok()) return gone;
   }
   return absl::OkStatus();

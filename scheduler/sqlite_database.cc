@@ -62,7 +62,7 @@ class SqliteDatabase final : public SqlDatabase {
     status = work();
     if (status.ok()) status = Run("COMMIT", {}).status();
     if (!status.ok() && sqlite3_get_autocommit(db_) == 0) {
-      const absl::Status undone = Run("ROLLBACK", {}).status();
+      absl::Status undone = Run("ROLLBACK", {}).status();
       if (!undone.ok()) return undone;
     }
     return status;

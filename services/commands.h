@@ -29,7 +29,7 @@ void AddPlotCommand(CLI::App& app, Action& action);
 void AddBenchCommand(CLI::App& app, Action& action);
 void AddServeCommand(CLI::App& app, Action& action);
 void AddWorkerCommand(CLI::App& app, Action& action);
-void AddClientCommands(CLI::App& app, Action& action);  // submit, status, result, cancel, list
+void AddClientCommands(CLI::App& app, Action& action);       // submit, status, result, cancel, list
 void AddBenchModelCommand(CLI::App& bench, Action& action);  // `bench model`
 
 }  // namespace longwave

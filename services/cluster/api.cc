@@ -232,10 +232,10 @@ ApiResponse NotAllowed(absl::string_view method, absl::string_view allowed) {
 
 int64_t WallClockMs() {
   using std::chrono::steady_clock, std::chrono::system_clock;
-  static const system_clock::time_point day = system_clock::now();
-  static const steady_clock::time_point start = steady_clock::now();
-  return std::chrono::duration_cast<std::chrono::milliseconds>(day.time_since_epoch() +
-                                                               (steady_clock::now() - start))
+  static const system_clock::time_point kDay = system_clock::now();
+  static const steady_clock::time_point kStart = steady_clock::now();
+  return std::chrono::duration_cast<std::chrono::milliseconds>(kDay.time_since_epoch() +
+                                                               (steady_clock::now() - kStart))
       .count();
 }
 
@@ -426,7 +426,7 @@ absl::StatusOr<ApiResponse> Api::ListJobs(const ApiRequest& request) {
 absl::StatusOr<ApiResponse> Api::CancelJob(const std::string& id) {
   const absl::StatusOr<Job> job = store_.Cancel(id, WallClockMs());
   if (!job.ok()) return job.status();
-  const absl::Status removed = RemoveObjects(*job, false, store_, objects_);
+  absl::Status removed = RemoveObjects(*job, false, store_, objects_);
   if (!removed.ok()) return removed;
   return Json(200, ToJson(*job, WallClockMs()));
 }

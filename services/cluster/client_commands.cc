@@ -88,7 +88,7 @@ absl::StatusOr<json::object> Wait(HttpClient& client, const std::string& id) {
   while (true) {
     absl::Status stop = CheckStop();
     if (!stop.ok()) return stop;
-    const absl::StatusOr<json::object> job =
+    absl::StatusOr<json::object> job =
         Object(client.Send("GET", absl::StrCat("/v1/jobs/", Escape(id))));
     if (!job.ok() && (!absl::IsUnavailable(job.status()) || ++failures > kPatience)) {
       return job.status();

@@ -13,7 +13,7 @@ constexpr int64_t kTickMs = 100;  // leases and retries are looked at so often
 
 DispatchLoop::DispatchLoop(JobStore& store, ObjectStore& objects, const DispatcherOptions& options,
                            std::unique_ptr<MessageSocket> socket,
-                           std::function<void(absl::Status)> health)
+                           std::function<void(const absl::Status&)> health)
     : socket_(std::move(socket)),
       dispatcher_(store, objects, options,
                   [this](const std::string& worker, const Message& message) {
@@ -66,11 +66,11 @@ void DispatchLoop::Run() {
         dispatcher_.Receive(received->peer, *received->message, WallClockMs());
       }
     }
-    absl::Status status = dispatcher_.Tick(WallClockMs());
+    const absl::Status status = dispatcher_.Tick(WallClockMs());
     workers_ = dispatcher_.workers();
     if (status.ok() != well) {
       well = status.ok();
-      health_(std::move(status));
+      health_(status);
     }
   }
 }

@@ -22,7 +22,8 @@ class DispatchLoop {
   // `health`: called, on the loop's thread, with what came of each change from well to unwell and
   // back.
   DispatchLoop(JobStore& store, ObjectStore& objects, const DispatcherOptions& options,
-               std::unique_ptr<MessageSocket> socket, std::function<void(absl::Status)> health);
+               std::unique_ptr<MessageSocket> socket,
+               std::function<void(const absl::Status&)> health);
   ~DispatchLoop();  // ends the thread
 
   absl::Status Start();
@@ -38,7 +39,7 @@ class DispatchLoop {
 
   std::unique_ptr<MessageSocket> socket_;
   Dispatcher dispatcher_;
-  std::function<void(absl::Status)> health_;
+  std::function<void(const absl::Status&)> health_;
   std::mutex mutex_;
   std::vector<std::function<void()>> posted_;  // for the loop's thread
   std::atomic<bool> stop_ = false;

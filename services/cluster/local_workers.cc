@@ -45,10 +45,16 @@ absl::Status LocalWorkers::Start(Process& process, int64_t now_ms) {
                                         process.name};
   arguments.insert(arguments.end(), arguments_.begin(), arguments_.end());
   std::vector<char*> argv;
+  argv.reserve(arguments.size() + 1);
   for (std::string& argument : arguments) argv.push_back(argument.data());
   argv.push_back(nullptr);
+  // Not the server's sockets: a worker that outlives it would keep its ports.
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_addclosefrom_np(&actions, STDERR_FILENO + 1);
   const int error =
-      posix_spawn(&process.pid, "/proc/self/exe", nullptr, nullptr, argv.data(), environ);
+      posix_spawn(&process.pid, "/proc/self/exe", &actions, nullptr, argv.data(), environ);
+  posix_spawn_file_actions_destroy(&actions);
   if (error != 0) {
     process.pid = 0;
     return absl::ErrnoToStatus(error, "cannot start a worker");

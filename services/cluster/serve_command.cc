@@ -134,7 +134,7 @@ class Server {
     dispatching.models = models_->folder();
     api_ = std::make_unique<Api>(*store_, *objects_, *models_);
     loop_ = std::make_unique<DispatchLoop>(*store_, *objects_, dispatching, *std::move(socket),
-                                           [this](absl::Status status) { Health(status); });
+                                           [this](const absl::Status& status) { Health(status); });
     absl::Status status = loop_->Start();
     if (!status.ok()) return status;
     planner_thread_ = std::thread([this] { Plan(); });

@@ -42,8 +42,8 @@ class Faults(ClusterTest):
         self.check(server, id, kills)
 
     def test_the_server_is_killed(self):
-        server = self.server("--workers", 0, "--lease", 3)
-        for _ in range(3):
+        server = self.server("--workers", 1, "--lease", 3)
+        for _ in range(2):
             self.worker(server)
         id = server.submit(self.bases, chunk=CHUNK)
         for done in (5, 15, 30):
