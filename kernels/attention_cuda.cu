@@ -249,16 +249,6 @@ __global__ void __launch_bounds__(kTileThreads) Tiles(const AttentionParams p) {
 
 constexpr int kSplitThreads = 128;
 
-template <typename T>
-LONGWAVE_DEVICE void LoadFeatures(const T* row, int first, int head_dim, bool vectors,
-                                  float (&v)[8]) {
-  if (vectors && first + 8 <= head_dim) {
-    gpu::Load8(row + first, v);
-  } else {
-    gpu::LoadSome(row + first, head_dim - first, v);
-  }
-}
-
 // Joins (largest, weight, sum) of lanes or warps.
 LONGWAVE_DEVICE void Join(float& largest, float& weight, float (&sum)[8], float other,
                           float other_weight, const float (&other_sum)[8]) {
@@ -289,9 +279,12 @@ __global__ void __launch_bounds__(kSplitThreads) Split(const AttentionParams p) 
   const T* keys = static_cast<const T*>(p.keys) + sequence * p.capacity * p.head_dim;
   const T* values = static_cast<const T*>(p.values) + sequence * p.capacity * p.head_dim;
 
+  // This lane's features of a row.
+  const auto load = [&](const T* row, float(&to)[8]) {
+    gpu::LoadUpTo8(row + first, p.head_dim - first, p.vectors, to);
+  };
   float q[8];
-  LoadFeatures(static_cast<const T*>(p.qkv) + token * 3 * width + int64_t{head} * p.head_dim, first,
-               p.head_dim, p.vectors, q);
+  load(static_cast<const T*>(p.qkv) + token * 3 * width + int64_t{head} * p.head_dim, q);
   LONGWAVE_UNROLL for (int i = 0; i < 8; ++i) q[i] *= p.scale;
 
   float largest = -INFINITY, weight = 0, sum[8] = {};
@@ -301,8 +294,8 @@ __global__ void __launch_bounds__(kSplitThreads) Split(const AttentionParams p) 
       const int64_t at = base + i * kGroups + group;
       LONGWAVE_UNROLL for (int j = 0; j < 8; ++j) k[i][j] = v[i][j] = 0;
       if (at < end) {
-        LoadFeatures(keys + at * p.head_dim, first, p.head_dim, p.vectors, k[i]);
-        LoadFeatures(values + at * p.head_dim, first, p.head_dim, p.vectors, v[i]);
+        load(keys + at * p.head_dim, k[i]);
+        load(values + at * p.head_dim, v[i]);
       }
     }
     float best = largest;

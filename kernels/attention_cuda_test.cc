@@ -2,24 +2,25 @@
 #include <cmath>
 
 #include "kernels/attention.h"
-#include "kernels/testing/gpu_buffers.h"
+#include "kernels/testing/device_data.h"
 
 namespace longwave {
 namespace {
 
 using reference::BitwiseEqual;
+using reference::DeviceData;
+using reference::DeviceIntegers;
 using reference::Doubles;
 using reference::Floats;
-using reference::GpuBuffer;
-using reference::GpuIntegers;
+using reference::GpuStream;
 using reference::GpuTolerance;
 using reference::Near;
 using reference::Normal;
-using reference::Round;
+using reference::RoundTo;
 
 // (batch, length, 3, heads, head_dim) of a whole run.
 Floats MakeQkv(uint64_t seed, const AttentionDesc& desc) {
-  return Round(desc.dtype, Normal(seed, desc.batch * desc.length * 3 * desc.width()));
+  return RoundTo(Normal(seed, desc.batch * desc.length * 3 * desc.width()), desc.dtype);
 }
 
 // Tokens [begin, begin + length) of each sequence of `whole`.
@@ -46,10 +47,10 @@ Doubles Expected(const AttentionDesc& desc, const Floats& qkv) {
 }
 
 // In chunks, one after another; with `on_device`, positions come from device memory.
-Floats Evaluate(Stream& stream, const AttentionDesc& whole, const Floats& qkv,
+Floats Evaluate(GpuStream& stream, const AttentionDesc& whole, const Floats& qkv,
                 const std::vector<int64_t>& chunks, bool on_device = false, int64_t shift = 0) {
   absl::StatusOr<KvCache> cache =
-      KvCache::OnGpu(stream.device(), whole.batch, whole.heads, whole.head_dim, whole.dtype,
+      KvCache::OnGpu(stream->device(), whole.batch, whole.heads, whole.head_dim, whole.dtype,
                      on_device ? whole.length : 5);
   EXPECT_TRUE(cache.ok()) << cache.status();
   Floats out(whole.batch * whole.length * whole.width());
@@ -57,11 +58,12 @@ Floats Evaluate(Stream& stream, const AttentionDesc& whole, const Floats& qkv,
   for (const int64_t length : chunks) {
     AttentionDesc desc = whole;
     desc.length = length;
-    GpuBuffer in(stream, whole.dtype,
-                 Part(qkv, whole.batch, whole.length, 3 * whole.width(), begin, length), shift);
-    GpuBuffer y(stream, whole.dtype, whole.batch * length * whole.width(), shift);
-    const GpuIntegers<int64_t> position(stream, {begin});
-    const absl::Status status = RunAttention(desc, in.data(), *cache, y.data(), stream,
+    DeviceData in(stream, whole.dtype,
+                  Part(qkv, whole.batch, whole.length, 3 * whole.width(), begin, length), 1, 0,
+                  shift);
+    DeviceData y(stream, whole.dtype, whole.batch * length, whole.width(), 0, shift);
+    const DeviceIntegers<int64_t> position(stream, {begin});
+    const absl::Status status = RunAttention(desc, in.data(), *cache, y.data(), *stream,
                                              on_device ? position.data() : nullptr);
     EXPECT_TRUE(status.ok()) << status;
     EXPECT_TRUE(in.Intact() && y.Intact());
@@ -77,7 +79,7 @@ Floats Evaluate(Stream& stream, const AttentionDesc& whole, const Floats& qkv,
   return out;
 }
 
-void ExpectCorrect(Stream& stream, const AttentionDesc& desc, const std::vector<int64_t>& chunks,
+void ExpectCorrect(GpuStream& stream, const AttentionDesc& desc, const std::vector<int64_t>& chunks,
                    bool on_device = false, int64_t shift = 0) {
   SCOPED_TRACE(desc.ToString() + " in " + ::testing::PrintToString(chunks));
   const Floats qkv = MakeQkv(desc.length + desc.head_dim, desc);
@@ -93,74 +95,74 @@ AttentionDesc Of(int64_t heads, int64_t head_dim, int64_t length, int64_t rotary
 constexpr Dtype kDtypes[] = {Dtype::kFloat32, Dtype::kBFloat16, Dtype::kFloat16};
 
 TEST(AttentionCudaTest, Lengths) {
-  auto stream = reference::OpenGpu();
-  if (stream == nullptr) GTEST_SKIP() << "no GPU";
+  GpuStream stream;
+  if (!stream.ok()) GTEST_SKIP() << "no GPU";
   for (const Dtype dtype : kDtypes) {
     for (const int64_t length : {1, 2, 15, 16, 17, 63, 64, 65, 131}) {
-      ExpectCorrect(*stream, Of(1, 16, length, 8, 1, dtype), {length});
+      ExpectCorrect(stream, Of(1, 16, length, 8, 1, dtype), {length});
     }
   }
 }
 
 TEST(AttentionCudaTest, HeadsAndHeadDims) {
-  auto stream = reference::OpenGpu();
-  if (stream == nullptr) GTEST_SKIP() << "no GPU";
+  GpuStream stream;
+  if (!stream.ok()) GTEST_SKIP() << "no GPU";
   for (const Dtype dtype : kDtypes) {
     for (const int64_t head_dim : {1, 7, 8, 24, 33, 64, 80, 128, 136, 256}) {
       // float16 takes bfloat16's way; the emulator is slow.
-      if (reference::Emulated(*stream) && dtype == Dtype::kFloat16 && head_dim != 64) continue;
+      if (stream.emulated() && dtype == Dtype::kFloat16 && head_dim != 64) continue;
       const int64_t rotary_dim = head_dim / 4 * 2;
-      ExpectCorrect(*stream, Of(2, head_dim, 20, rotary_dim, 1, dtype), {20});
-      ExpectCorrect(*stream, Of(1, head_dim, 3, 0, 2, dtype), {3});
+      ExpectCorrect(stream, Of(2, head_dim, 20, rotary_dim, 1, dtype), {20});
+      ExpectCorrect(stream, Of(1, head_dim, 3, 0, 2, dtype), {3});
     }
   }
 }
 
 TEST(AttentionCudaTest, ChunksAndStepsOfABatch) {
-  auto stream = reference::OpenGpu();
-  if (stream == nullptr) GTEST_SKIP() << "no GPU";
+  GpuStream stream;
+  if (!stream.ok()) GTEST_SKIP() << "no GPU";
   for (const Dtype dtype : kDtypes) {
-    ExpectCorrect(*stream, Of(2, 16, 100, 16, 2, dtype), {33, 1, 1, 20, 45});
-    ExpectCorrect(*stream, Of(2, 16, 70, 4, 3, dtype), {64, 1, 1, 1, 1, 2});
-    if (reference::Emulated(*stream) && dtype == Dtype::kFloat16) continue;
-    ExpectCorrect(*stream, Of(1, 32, 150, 4, 1, dtype), {70, 80});
+    ExpectCorrect(stream, Of(2, 16, 100, 16, 2, dtype), {33, 1, 1, 20, 45});
+    ExpectCorrect(stream, Of(2, 16, 70, 4, 3, dtype), {64, 1, 1, 1, 1, 2});
+    if (stream.emulated() && dtype == Dtype::kFloat16) continue;
+    ExpectCorrect(stream, Of(1, 32, 150, 4, 1, dtype), {70, 80});
   }
 }
 
 TEST(AttentionCudaTest, PositionsFromTheDevice) {
-  auto stream = reference::OpenGpu();
-  if (stream == nullptr) GTEST_SKIP() << "no GPU";
+  GpuStream stream;
+  if (!stream.ok()) GTEST_SKIP() << "no GPU";
   for (const Dtype dtype : kDtypes) {
-    ExpectCorrect(*stream, Of(2, 16, 60, 16, 2, dtype), {30, 1, 1, 1, 27}, /*on_device=*/true);
+    ExpectCorrect(stream, Of(2, 16, 60, 16, 2, dtype), {30, 1, 1, 1, 27}, /*on_device=*/true);
   }
 }
 
 TEST(AttentionCudaTest, UnalignedRows) {
-  auto stream = reference::OpenGpu();
-  if (stream == nullptr) GTEST_SKIP() << "no GPU";
+  GpuStream stream;
+  if (!stream.ok()) GTEST_SKIP() << "no GPU";
   for (const Dtype dtype : kDtypes) {
-    ExpectCorrect(*stream, Of(2, 16, 40, 8, 1, dtype), {20, 1, 19}, false, 1);
+    ExpectCorrect(stream, Of(2, 16, 40, 8, 1, dtype), {20, 1, 19}, false, 1);
   }
 }
 
 // Nothing beyond the cache's end is written, and nothing of the future is seen.
 TEST(AttentionCudaTest, TheFutureDoesNotMatter) {
-  auto stream = reference::OpenGpu();
-  if (stream == nullptr) GTEST_SKIP() << "no GPU";
+  GpuStream stream;
+  if (!stream.ok()) GTEST_SKIP() << "no GPU";
   for (const Dtype dtype : {Dtype::kFloat32, Dtype::kBFloat16}) {
     const AttentionDesc desc = Of(1, 16, 100, 8, 1, dtype);
     Floats qkv = MakeQkv(3, desc);
-    const Floats before = Evaluate(*stream, desc, qkv, {100});
+    const Floats before = Evaluate(stream, desc, qkv, {100});
     std::fill(qkv.begin() + 70 * 48, qkv.end(), 1024.0f);
-    const Floats after = Evaluate(*stream, desc, qkv, {100});
+    const Floats after = Evaluate(stream, desc, qkv, {100});
     EXPECT_TRUE(BitwiseEqual(Floats(after.begin(), after.begin() + 70 * 16),
                              Floats(before.begin(), before.begin() + 70 * 16)));
   }
 }
 
 TEST(AttentionCudaTest, LargeScores) {
-  auto stream = reference::OpenGpu();
-  if (stream == nullptr) GTEST_SKIP() << "no GPU";
+  GpuStream stream;
+  if (!stream.ok()) GTEST_SKIP() << "no GPU";
   for (const Dtype dtype : kDtypes) {
     const AttentionDesc desc = Of(1, 16, 150, 0, 1, dtype);
     // A float32 score of 600 is off by 600 x 2^-24 = 4e-5, and its exponential with it.
@@ -170,15 +172,15 @@ TEST(AttentionCudaTest, LargeScores) {
       std::fill_n(qkv.begin() + t * 48, 16, 1.0f);
       std::fill_n(qkv.begin() + t * 48 + 16, 16, static_cast<float>(t));
     }
-    EXPECT_TRUE(Near(Evaluate(*stream, desc, qkv, {150}), Expected(desc, qkv), tolerance));
+    EXPECT_TRUE(Near(Evaluate(stream, desc, qkv, {150}), Expected(desc, qkv), tolerance));
     for (int64_t t = 0; t < desc.length; ++t) std::fill_n(qkv.begin() + t * 48, 16, -1.0f);
-    EXPECT_TRUE(Near(Evaluate(*stream, desc, qkv, {150}), Expected(desc, qkv), tolerance));
+    EXPECT_TRUE(Near(Evaluate(stream, desc, qkv, {150}), Expected(desc, qkv), tolerance));
   }
 }
 
 TEST(KvCacheCudaTest, GrowthKeepsWhatIsThere) {
-  auto stream = reference::OpenGpu();
-  if (stream == nullptr) GTEST_SKIP() << "no GPU";
+  GpuStream stream;
+  if (!stream.ok()) GTEST_SKIP() << "no GPU";
   auto cache = KvCache::OnGpu(stream->device(), 2, 1, 8, Dtype::kFloat32, 3);
   ASSERT_TRUE(cache.ok());
   Floats values(2 * 2 * 3 * 8);
@@ -201,8 +203,8 @@ TEST(KvCacheCudaTest, GrowthKeepsWhatIsThere) {
 }
 
 TEST(AttentionCudaTest, RejectsACacheOfAnotherShape) {
-  auto stream = reference::OpenGpu();
-  if (stream == nullptr) GTEST_SKIP() << "no GPU";
+  GpuStream stream;
+  if (!stream.ok()) GTEST_SKIP() << "no GPU";
   auto cache = KvCache::OnGpu(stream->device(), 2, 1, 8, Dtype::kBFloat16, 3);
   ASSERT_TRUE(cache.ok());
   for (const AttentionDesc& desc :
@@ -214,12 +216,12 @@ TEST(AttentionCudaTest, RejectsACacheOfAnotherShape) {
 }
 
 TEST(AttentionCudaTest, LargeShapes) {
-  auto stream = reference::OpenGpu();
-  if (stream == nullptr) GTEST_SKIP() << "no GPU";
-  if (reference::Emulated(*stream)) GTEST_SKIP() << "too slow in the emulator";
+  GpuStream stream;
+  if (!stream.ok()) GTEST_SKIP() << "no GPU";
+  if (stream.emulated()) GTEST_SKIP() << "too slow in the emulator";
   for (const Dtype dtype : kDtypes) {
-    ExpectCorrect(*stream, Of(3, 128, 777, 32, 2, dtype), {500, 1, 1, 275});
-    ExpectCorrect(*stream, Of(12, 64, 1025, 64, 1, dtype), {1, 1023, 1});
+    ExpectCorrect(stream, Of(3, 128, 777, 32, 2, dtype), {500, 1, 1, 275});
+    ExpectCorrect(stream, Of(12, 64, 1025, 64, 1, dtype), {1, 1023, 1});
   }
 }
 

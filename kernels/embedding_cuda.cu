@@ -22,22 +22,13 @@ __global__ void __launch_bounds__(128)
   const T* from = table + (known ? token : 0) * width;
   float* to = x + row * width;
   for (int64_t i = gpu::Lane() * 8; i < width; i += 256) {
-    const int count = static_cast<int>(std::min(int64_t{8}, width - i));
-    const bool whole = vectors && count == 8;
+    const int64_t count = std::min(int64_t{8}, width - i);
     float v[8];
-    if (whole) {
-      gpu::Load8(from + i, v);
-    } else {
-      gpu::LoadSome(from + i, count, v);
-    }
+    gpu::LoadUpTo8(from + i, count, vectors, v);
     if (!known) {
       LONGWAVE_UNROLL for (int j = 0; j < 8; ++j) v[j] = NAN;
     }
-    if (whole) {
-      gpu::Store8(to + i, v);
-    } else {
-      gpu::StoreSome(to + i, count, v);
-    }
+    gpu::StoreUpTo8(to + i, count, vectors, v);
   }
 }
 

@@ -2,30 +2,31 @@
 #include <random>
 
 #include "kernels/embedding.h"
-#include "kernels/testing/gpu_buffers.h"
+#include "kernels/testing/device_data.h"
 
 namespace longwave {
 namespace {
 
 using reference::BitwiseEqual;
+using reference::DeviceData;
+using reference::DeviceIntegers;
 using reference::Floats;
-using reference::GpuBuffer;
-using reference::GpuIntegers;
+using reference::GpuStream;
 using reference::Normal;
-using reference::Round;
+using reference::RoundTo;
 
 TEST(EmbeddingCudaTest, CopiesRowsOfEveryType) {
-  auto stream = reference::OpenGpu();
-  if (stream == nullptr) GTEST_SKIP() << "no GPU";
+  GpuStream stream;
+  if (!stream.ok()) GTEST_SKIP() << "no GPU";
   for (const Dtype dtype : {Dtype::kFloat32, Dtype::kBFloat16, Dtype::kFloat16}) {
     for (const int64_t width : {1, 8, 33, 768}) {
       for (const int64_t shift : {0, 1}) {
         constexpr int64_t kVocab = 11;
-        const Floats table = Round(dtype, Normal(width, kVocab * width));
-        GpuBuffer gtable(*stream, dtype, table, shift);
+        const Floats table = RoundTo(Normal(width, kVocab * width), dtype);
+        DeviceData gtable(stream, dtype, table, 1, 0, shift);
         const std::vector<int32_t> tokens = {10, 0, 3, 3, 7};
-        const GpuIntegers<int32_t> gtokens(*stream, tokens);
-        GpuBuffer x(*stream, Dtype::kFloat32, 5 * width, shift);
+        const DeviceIntegers<int32_t> gtokens(stream, tokens);
+        DeviceData x(stream, Dtype::kFloat32, 5, width, 0, shift);
         ASSERT_TRUE(RunEmbedding(5, width, kVocab, dtype, gtable.data(), gtokens.data(), x.floats(),
                                  *stream)
                         .ok());
@@ -42,10 +43,10 @@ TEST(EmbeddingCudaTest, CopiesRowsOfEveryType) {
 }
 
 TEST(EmbeddingCudaTest, ATokenOutsideGivesNan) {
-  auto stream = reference::OpenGpu();
-  if (stream == nullptr) GTEST_SKIP() << "no GPU";
-  GpuBuffer table(*stream, Dtype::kFloat32, Floats(16, 1)), x(*stream, Dtype::kFloat32, 24);
-  const GpuIntegers<int32_t> tokens(*stream, {2, -1, 1});
+  GpuStream stream;
+  if (!stream.ok()) GTEST_SKIP() << "no GPU";
+  DeviceData table(stream, Dtype::kFloat32, Floats(16, 1)), x(stream, Dtype::kFloat32, 3, 8);
+  const DeviceIntegers<int32_t> tokens(stream, {2, -1, 1});
   ASSERT_TRUE(
       RunEmbedding(3, 8, 2, Dtype::kFloat32, table.data(), tokens.data(), x.floats(), *stream)
           .ok());
@@ -54,10 +55,10 @@ TEST(EmbeddingCudaTest, ATokenOutsideGivesNan) {
 }
 
 TEST(EmbeddingCudaTest, GathersTheLastRows) {
-  auto stream = reference::OpenGpu();
-  if (stream == nullptr) GTEST_SKIP() << "no GPU";
-  const Floats x = Round(Dtype::kBFloat16, Normal(1, 12 * 7));
-  GpuBuffer gx(*stream, Dtype::kBFloat16, x), out(*stream, Dtype::kBFloat16, 3 * 7);
+  GpuStream stream;
+  if (!stream.ok()) GTEST_SKIP() << "no GPU";
+  const Floats x = RoundTo(Normal(1, 12 * 7), Dtype::kBFloat16);
+  DeviceData gx(stream, Dtype::kBFloat16, x), out(stream, Dtype::kBFloat16, 3, 7);
   ASSERT_TRUE(RunGatherRows(3, 7, Dtype::kBFloat16, gx.data(), 3, 4, out.data(), *stream).ok());
   Floats expected;
   for (const int row : {3, 7, 11}) {
@@ -67,8 +68,8 @@ TEST(EmbeddingCudaTest, GathersTheLastRows) {
 }
 
 TEST(ArgmaxCudaTest, FirstOfTheLargest) {
-  auto stream = reference::OpenGpu();
-  if (stream == nullptr) GTEST_SKIP() << "no GPU";
+  GpuStream stream;
+  if (!stream.ok()) GTEST_SKIP() << "no GPU";
   for (const int64_t vocab : {1, 2, 31, 33, 1000, 5003}) {
     constexpr int64_t kRows = 4;
     const int64_t stride = vocab + 3;
@@ -83,10 +84,10 @@ TEST(ArgmaxCudaTest, FirstOfTheLargest) {
       for (int i = 0; i < 3; ++i) row[vocab + i] = 1000;
       expected.push_back(static_cast<int32_t>(best));
     }
-    GpuBuffer glogits(*stream, Dtype::kFloat32, logits);
-    GpuIntegers<int32_t> tokens(*stream, std::vector<int32_t>(kRows, -1));
-    GpuIntegers<int32_t> history(*stream, std::vector<int32_t>(kRows * 5, -1));
-    GpuIntegers<int64_t> step(*stream, {1});
+    DeviceData glogits(stream, Dtype::kFloat32, logits);
+    DeviceIntegers<int32_t> tokens(stream, std::vector<int32_t>(kRows, -1));
+    DeviceIntegers<int32_t> history(stream, std::vector<int32_t>(kRows * 5, -1));
+    DeviceIntegers<int64_t> step(stream, {1});
     ASSERT_TRUE(RunAdvance(step.data(), 2, *stream).ok());
     ASSERT_TRUE(RunArgmax(kRows, vocab,
                           {glogits.floats(), stride, tokens.data(), history.data(), 5, step.data()},

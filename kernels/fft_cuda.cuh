@@ -82,11 +82,11 @@ LONGWAVE_DEVICE Complex Turn(Complex v) {
   }
 }
 
-// v[k] = sum_j v[j] exp(2 pi i S j k / R), in natural order; S is 1 or -1. R of factors 4, 2 and
-// odd primes.
+// v[k] = sum_j v[j] exp(2 pi i S j k / R), in natural order; S is 1 or -1. R of factors 4, 2, 3
+// and an odd number.
 template <int R, int S>
 LONGWAVE_DEVICE void Dft(Complex (&v)[R]) {
-  constexpr int A = R > 4 && R % 4 == 0 ? 4 : R > 2 && R % 2 == 0 ? 2 : R;
+  constexpr int A = R > 4 && R % 4 == 0 ? 4 : R > 2 && R % 2 == 0 ? 2 : R > 3 && R % 3 == 0 ? 3 : R;
   if constexpr (R == 1) {
   } else if constexpr (R == 2) {
     const Complex a = v[0];
@@ -99,7 +99,7 @@ LONGWAVE_DEVICE void Dft(Complex (&v)[R]) {
     v[1] = Add(b, d);
     v[2] = Sub(a, c);
     v[3] = Sub(b, d);
-  } else if constexpr (A == R) {  // an odd prime: j and R - j together
+  } else if constexpr (A == R) {  // odd: j and R - j together
     constexpr int H = R / 2;
     Complex sum[H], difference[H];
     Complex total = v[0];

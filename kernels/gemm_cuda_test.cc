@@ -1,18 +1,19 @@
 #include <cmath>
 
 #include "kernels/gemm.h"
-#include "kernels/testing/gpu_buffers.h"
+#include "kernels/testing/device_data.h"
 
 namespace longwave {
 namespace {
 
+using reference::DeviceData;
 using reference::Doubles;
 using reference::Floats;
-using reference::GpuBuffer;
+using reference::GpuStream;
 using reference::GpuTolerance;
 using reference::Near;
 using reference::Normal;
-using reference::Round;
+using reference::RoundTo;
 using reference::ToDoubles;
 using reference::Transpose;
 
@@ -22,64 +23,40 @@ struct Case {
   int64_t x_gap = 0, out_gap = 0, shift = 0;
 };
 
-void ExpectCorrect(Stream& stream, uint64_t seed, const Case& c) {
+void ExpectCorrect(GpuStream& stream, uint64_t seed, const Case& c) {
   const GemmDesc& d = c.desc;
   SCOPED_TRACE(::testing::Message()
                << d.ToString() << " bias " << c.bias << " norm " << c.norm << " gaps " << c.x_gap
                << " " << c.out_gap << " shift " << c.shift);
   const bool x_channels = d.in_layout == Layout::kChannelMajor;
   const bool out_channels = d.out_layout == Layout::kChannelMajor;
-  const Floats x = Round(d.in_dtype, Normal(seed, d.rows * d.in));
-  const Floats weight = Round(d.dtype, Normal(seed + 1, d.out * d.in, 1 / std::sqrt(d.in)));
-  const Floats bias = c.bias ? Round(d.bias_dtype, Normal(seed + 2, d.out)) : Floats();
-  const Floats before = Round(d.out_dtype, Normal(seed + 3, d.rows * d.out));
+  const Floats x = RoundTo(Normal(seed, d.rows * d.in), d.in_dtype);
+  const Floats weight = RoundTo(Normal(seed + 1, d.out * d.in, 1 / std::sqrt(d.in)), d.dtype);
+  const Floats bias = c.bias ? RoundTo(Normal(seed + 2, d.out), d.bias_dtype) : Floats();
+  const Floats before = RoundTo(Normal(seed + 3, d.rows * d.out), d.out_dtype);
   const Floats scale = Normal(seed + 4, d.in), shift = Normal(seed + 5, d.in);
 
-  // Rows with gaps between them, filled with NaN.
-  const auto spread = [](const Floats& packed, int64_t rows, int64_t width, int64_t gap) {
-    Floats wide(rows * (width + gap), NAN);
-    for (int64_t r = 0; r < rows; ++r) {
-      std::copy_n(packed.begin() + r * width, width, wide.begin() + r * (width + gap));
-    }
-    return wide;
-  };
-  const int64_t x_rows = x_channels ? d.in : d.rows, x_width = x_channels ? d.rows : d.in;
-  const int64_t out_rows = out_channels ? d.out : d.rows;
-  const int64_t out_width = out_channels ? d.rows : d.out;
-  GpuBuffer gx(stream, d.in_dtype,
-               spread(x_channels ? Transpose(x, d.rows, d.in) : x, x_rows, x_width, c.x_gap),
-               c.shift);
-  GpuBuffer gw(stream, d.dtype, weight, c.shift), gb(stream, d.bias_dtype, bias, c.shift);
-  GpuBuffer gscale(stream, Dtype::kFloat32, scale), gshift(stream, Dtype::kFloat32, shift);
-  GpuBuffer gout(stream, d.out_dtype, out_rows * (out_width + c.out_gap), c.shift);
-  if (d.accumulate) {
-    gout.Set(spread(out_channels ? Transpose(before, d.rows, d.out) : before, out_rows, out_width,
-                    c.out_gap));
-  }
+  DeviceData gx(stream, d.in_dtype, x_channels ? Transpose(x, d.rows, d.in) : x,
+                x_channels ? d.in : d.rows, c.x_gap, c.shift);
+  DeviceData gw(stream, d.dtype, weight, 1, 0, c.shift);
+  DeviceData gb(stream, d.bias_dtype, bias, 1, 0, c.shift);
+  DeviceData gscale(stream, Dtype::kFloat32, scale), gshift(stream, Dtype::kFloat32, shift);
+  DeviceData gout(stream, d.out_dtype, out_channels ? d.out : d.rows, out_channels ? d.rows : d.out,
+                  c.out_gap, c.shift);
+  if (d.accumulate) gout.Set(out_channels ? Transpose(before, d.rows, d.out) : before);
   const LayerNormWeights norm{gscale.floats(), gshift.floats(), 1e-5f};
   const absl::Status status = RunGemm(d,
                                       {.x = gx.data(),
-                                       .x_stride = x_width + c.x_gap,
+                                       .x_stride = gx.stride(),
                                        .weight = gw.data(),
                                        .bias = c.bias ? gb.data() : nullptr,
                                        .norm = c.norm ? &norm : nullptr,
                                        .out = gout.data(),
-                                       .out_stride = out_width + c.out_gap},
-                                      stream);
+                                       .out_stride = gout.stride()},
+                                      *stream);
   ASSERT_TRUE(status.ok()) << status;
   EXPECT_TRUE(gout.Intact());
-  const Floats wide = gout.Get();
-  Floats out(d.rows * d.out);
-  for (int64_t r = 0; r < out_rows; ++r) {
-    for (int64_t i = 0; i < out_width + c.out_gap; ++i) {
-      const float value = wide[r * (out_width + c.out_gap) + i];
-      if (i >= out_width) {
-        EXPECT_TRUE(std::isnan(value)) << "a gap was written";
-      } else {
-        out[r * out_width + i] = value;
-      }
-    }
-  }
+  Floats out = gout.Get();
   if (out_channels) out = Transpose(out, d.out, d.rows);
 
   Doubles from = ToDoubles(x);
@@ -102,8 +79,8 @@ GemmDesc Of(int64_t rows, int64_t in, int64_t out, Dtype dtype, Dtype out_dtype)
 constexpr Dtype kDtypes[] = {Dtype::kFloat32, Dtype::kBFloat16, Dtype::kFloat16};
 
 TEST(GemmCudaTest, LayoutsTypesAndBiases) {
-  auto stream = reference::OpenGpu();
-  if (stream == nullptr) GTEST_SKIP() << "no GPU";
+  GpuStream stream;
+  if (!stream.ok()) GTEST_SKIP() << "no GPU";
   uint64_t seed = 0;
   for (const Dtype dtype : kDtypes) {
     for (const Dtype out_dtype : {dtype, Dtype::kFloat32}) {
@@ -115,9 +92,9 @@ TEST(GemmCudaTest, LayoutsTypesAndBiases) {
             c.desc.out_layout = out_layout;
             c.bias = bias > 0;
             if (bias == 2) c.desc.bias_dtype = out_dtype;
-            ExpectCorrect(*stream, ++seed, c);
+            ExpectCorrect(stream, ++seed, c);
             c.x_gap = c.out_gap = 8;
-            ExpectCorrect(*stream, ++seed, c);
+            ExpectCorrect(stream, ++seed, c);
           }
         }
       }
@@ -126,8 +103,8 @@ TEST(GemmCudaTest, LayoutsTypesAndBiases) {
 }
 
 TEST(GemmCudaTest, OddShapesAndAddresses) {
-  auto stream = reference::OpenGpu();
-  if (stream == nullptr) GTEST_SKIP() << "no GPU";
+  GpuStream stream;
+  if (!stream.ok()) GTEST_SKIP() << "no GPU";
   uint64_t seed = 100;
   for (const Dtype dtype : kDtypes) {
     for (const auto& [rows, in, out] : {std::tuple{1, 64, 48}, std::tuple{7, 13, 11},
@@ -140,7 +117,7 @@ TEST(GemmCudaTest, OddShapesAndAddresses) {
           c.desc.activation = Activation::kGeluTanh;
           c.shift = shift;
           c.x_gap = shift;
-          ExpectCorrect(*stream, ++seed, c);
+          ExpectCorrect(stream, ++seed, c);
         }
       }
     }
@@ -148,8 +125,8 @@ TEST(GemmCudaTest, OddShapesAndAddresses) {
 }
 
 TEST(GemmCudaTest, ActivationsAndTheResidual) {
-  auto stream = reference::OpenGpu();
-  if (stream == nullptr) GTEST_SKIP() << "no GPU";
+  GpuStream stream;
+  if (!stream.ok()) GTEST_SKIP() << "no GPU";
   uint64_t seed = 200;
   for (const Dtype dtype : kDtypes) {
     for (const Layout layout : {Layout::kTokenMajor, Layout::kChannelMajor}) {
@@ -159,20 +136,20 @@ TEST(GemmCudaTest, ActivationsAndTheResidual) {
         c.bias = bias;
         for (const Activation activation : {Activation::kGeluTanh, Activation::kGeluErf}) {
           c.desc.activation = activation;
-          ExpectCorrect(*stream, ++seed, c);
+          ExpectCorrect(stream, ++seed, c);
         }
         c.desc.activation = Activation::kNone;
         c.desc.accumulate = true;
         c.desc.out_dtype = Dtype::kFloat32;
-        ExpectCorrect(*stream, ++seed, c);
+        ExpectCorrect(stream, ++seed, c);
       }
     }
   }
 }
 
 TEST(GemmCudaTest, NormBefore) {
-  auto stream = reference::OpenGpu();
-  if (stream == nullptr) GTEST_SKIP() << "no GPU";
+  GpuStream stream;
+  if (!stream.ok()) GTEST_SKIP() << "no GPU";
   uint64_t seed = 300;
   for (const Dtype dtype : kDtypes) {
     for (const int64_t in : {32, 33}) {
@@ -180,43 +157,43 @@ TEST(GemmCudaTest, NormBefore) {
       c.desc.in_dtype = Dtype::kFloat32;
       c.norm = true;
       c.x_gap = 4;
-      ExpectCorrect(*stream, ++seed, c);
+      ExpectCorrect(stream, ++seed, c);
       c.desc.out_layout = Layout::kChannelMajor;
       c.bias = false;
-      ExpectCorrect(*stream, ++seed, c);
+      ExpectCorrect(stream, ++seed, c);
     }
   }
 }
 
 // The model's shapes, where a real GPU multiplies.
 TEST(GemmCudaTest, ModelShapes) {
-  auto stream = reference::OpenGpu();
-  if (stream == nullptr) GTEST_SKIP() << "no GPU";
-  if (reference::Emulated(*stream)) GTEST_SKIP() << "too slow in the emulator";
+  GpuStream stream;
+  if (!stream.ok()) GTEST_SKIP() << "no GPU";
+  if (stream.emulated()) GTEST_SKIP() << "too slow in the emulator";
   uint64_t seed = 400;
   for (const Dtype dtype : kDtypes) {
     for (const int64_t rows : {1, 64, 333}) {
       Case c{Of(rows, 768, 3072, dtype, dtype)};
       c.desc.bias_dtype = dtype;
       c.desc.activation = Activation::kGeluTanh;
-      ExpectCorrect(*stream, ++seed, c);
+      ExpectCorrect(stream, ++seed, c);
       Case back{Of(rows, 3072, 768, dtype, Dtype::kFloat32)};
       back.desc.accumulate = true;
-      ExpectCorrect(*stream, ++seed, back);
+      ExpectCorrect(stream, ++seed, back);
       Case qkv{Of(rows, 768, 2304, dtype, dtype)};
       qkv.desc.in_dtype = Dtype::kFloat32;
       qkv.norm = true;
       qkv.bias = false;
       qkv.desc.out_layout = Layout::kChannelMajor;
       qkv.out_gap = (16 - rows % 16) % 16;
-      ExpectCorrect(*stream, ++seed, qkv);
+      ExpectCorrect(stream, ++seed, qkv);
     }
   }
 }
 
 TEST(GemmCudaTest, RejectsTypesThatDoNotMeet) {
-  auto stream = reference::OpenGpu();
-  if (stream == nullptr) GTEST_SKIP() << "no GPU";
+  GpuStream stream;
+  if (!stream.ok()) GTEST_SKIP() << "no GPU";
   GemmDesc desc = Of(1, 1, 1, Dtype::kBFloat16, Dtype::kFloat16);
   EXPECT_EQ(desc.Validate().code(), absl::StatusCode::kInvalidArgument);
   desc = Of(1, 1, 1, Dtype::kBFloat16, Dtype::kBFloat16);

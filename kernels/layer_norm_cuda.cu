@@ -154,16 +154,8 @@ absl::Status RunLayerNormCuda(const LayerNormWeights& weights, int64_t rows, int
                               Dtype y_dtype, Stream& stream) {
   const LayerNormParams p{x,           y,    weights.scale, weights.shift,
                           weights.eps, rows, x_stride,      static_cast<int>(width)};
-  return gpu::WithType(x_dtype, [&](auto tx) {
-    return gpu::WithType(y_dtype, [&](auto ty) -> absl::Status {
-      using TX = decltype(tx);
-      using TY = decltype(ty);
-      if constexpr (std::is_same_v<TX, float> || std::is_same_v<TX, TY>) {
-        return RunTyped<TX, TY>(p, stream);
-      }
-      return absl::InvalidArgumentError(
-          absl::StrCat("LayerNorm: x is ", Name(x_dtype), " and y ", Name(y_dtype)));
-    });
+  return gpu::WithTypes("LayerNorm", y_dtype, x_dtype, [&](auto y_type, auto x_type) {
+    return RunTyped<decltype(x_type), decltype(y_type)>(p, stream);
   });
 }
 

@@ -47,8 +47,8 @@ std::string LongConvPlan::ToString() const {
   return absl::StrCat(desc.ToString(), ": ", Name(evaluation), " N=", block, " = ",
                       radices.columns1, "*", radices.columns2, " * ", radices.first, "*",
                       radices.second, "*", radices.third, ", ", input_blocks, " x ", tap_blocks,
-                      " blocks, ", sequences, " sequences at a time, ", device_scratch,
-                      " bytes of scratch");
+                      " blocks, ", threads, " threads, ", sequences, " sequences at a time, ",
+                      device_scratch, " bytes of scratch");
 }
 
 namespace {
@@ -57,9 +57,11 @@ namespace {
 
 // On chip N = R1 M. FftConvKernel has these M = R2 R3 and R1.
 constexpr int kMiddles[][2] = {{1, 16}, {1, 32}, {4, 16}, {8, 16}, {16, 16}, {16, 32}, {32, 32}};
-constexpr int kFirsts[] = {8, 10, 12, 14, 16};
-constexpr int64_t kSmallestRow = 2048;      // of an outer transform
-constexpr int64_t kRowsInCache = 26 << 20;  // bytes of an outer transform's rows at a time
+constexpr int kFirsts[] = {8, 9, 10, 12, 14, 16};
+constexpr int kManyBlocksMiddle = 1024;        // M of the kernel for more taps than N
+constexpr int64_t kSmallestRow = 2048;         // of an outer transform
+constexpr int64_t kSpectraInCache = 32 << 20;  // bytes, of kOnChipFft with more taps than N
+constexpr int64_t kRowsInCache = 26 << 20;     // bytes of an outer transform's rows at a time
 // The longest Toeplitz product whose tokens fit in shared memory: 186 KB, or 148.
 constexpr int64_t kToeplitzMinLength = 16;
 constexpr int64_t kToeplitzMaxLength = 2048, kToeplitzMaxLengthInLess = 1536;
@@ -89,12 +91,65 @@ std::vector<LongConvRadices> Shapes(bool outer) {
   return shapes;
 }
 
-// Predicted time in ps for each token and channel of an H100, from counts of instructions and
-// bytes: only their order matters.
-double OnChipCost(const LongConvDesc& desc, const LongConvRadices& radices) {
-  const double n = static_cast<double>(radices.row());
+// How rows of R1 M values run on a multiprocessor.
+struct Occupancy {
+  int threads = 0;       // of a block
+  int64_t resident = 0;  // blocks
+  double steps = 0;      // that threads take one after the other, for a value
+};
+
+// The number of threads that leaves least of them without work: a pass has M, R1 R3 or R1 R2
+// columns of R1, R2 or R3 values for them. 24 warps have enough registers for columns of 16, 16
+// for 32.
+Occupancy BestOccupancy(const LongConvRadices& r, Device device) {
+  const int64_t M = int64_t{r.second} * r.third;
+  if (M < 128) return {128, 6, 1};  // several sequences a block
+  const int64_t shared = (device.shared_bytes > 0 ? device.shared_bytes : 227 << 10) + 1024;
+  const int64_t values = r.row() / r.third * (r.third + 1);
+  const int most = M >= 1024 ? 512 : M >= 256 ? 256 : 128;
+  Occupancy best;
+  for (int threads = most; threads > 0; threads -= 32) {
+    const int64_t resident =
+        std::min<int64_t>((r.third > 16 ? 16 : 24) / (threads / 32), shared / (8 * values + 1024));
+    const auto pass = [&](int64_t columns, int radix) {
+      return static_cast<double>((columns + threads - 1) / threads * radix);
+    };
+    const double steps = (pass(M, r.first) + pass(int64_t{r.first} * r.third, r.second) +
+                          pass(int64_t{r.first} * r.second, r.third)) /
+                         static_cast<double>(std::max<int64_t>(resident, 1) * r.row());
+    // Of equals the most threads, but rather two blocks than one, so that they wait in turns.
+    if (best.threads == 0 || steps < best.steps || (steps == best.steps && best.resident == 1))
+      best = {threads, resident, steps};
+  }
+  return best;
+}
+
+// Predicted time in ps for each token and channel of an H100: measured at powers of two, from
+// counts in between. Between them only part of the time that threads wait shows: its root.
+double OnChipCost(const LongConvDesc& desc, int64_t taps, const LongConvRadices& radices,
+                  Device device) {
+  const int64_t N = radices.row();
+  const double n = static_cast<double>(N);
+  const int M = radices.second * radices.third;
+  const double full = M >= 1024 ? 6.4 : M >= 512 ? 5.6 : M >= 256 ? 5.2 : M >= 128 ? 5.0 : 4.5;
+  LongConvRadices sixteen = radices;
+  sixteen.first = 16;
+  const Occupancy here = BestOccupancy(radices, device);
   const double blocks = std::ceil(static_cast<double>(desc.length) / n);
-  const double cost = 2.2 + 0.36 * std::log2(n) + (radices.second * radices.third >= 1024 ? 2 : 0);
+  double cost = full * std::sqrt(here.steps / BestOccupancy(sixteen, device).steps);
+  if (taps > N) {
+    // Products beyond a block's first, and spectra written; they come from the L2 cache if they fit
+    // there. Sequences in waves.
+    const double filters = std::min(std::ceil(static_cast<double>(taps) / n) + 1, blocks);
+    const double products =
+        (filters * (filters - 1) / 2 + (blocks - filters) * (filters - 1)) / blocks;
+    const double slots = static_cast<double>(std::max(device.multiprocessors, 1)) *
+                         static_cast<double>(here.resident);
+    const bool cached = slots * (filters - 1) * n * 8 < static_cast<double>(kSpectraInCache);
+    const double sequences = static_cast<double>(desc.batch) * static_cast<double>(desc.channels);
+    cost += products * (cached ? 2 : 5) + (cached ? 1 : 4) * (blocks - 1) / blocks;
+    cost *= std::ceil(sequences / slots) * slots / sequences;
+  }
   return blocks * n / static_cast<double>(desc.length) * cost;
 }
 double OuterCost(const LongConvDesc& desc, int64_t taps, const LongConvRadices& radices) {
@@ -102,15 +157,19 @@ double OuterCost(const LongConvDesc& desc, int64_t taps, const LongConvRadices& 
   const double inputs = std::ceil(static_cast<double>(desc.length) / n);
   const double filters = std::ceil(static_cast<double>(taps) / n);
   const double pairs = inputs * filters - filters * (filters - 1) / 2;
-  const double row = radices.row() <= 4096 ? 0 : radices.row() <= 8192 ? 1 : 3;
-  return pairs * n / static_cast<double>(desc.length) * (12 + row + (filters > 1 ? 3 : 0));
+  const double row = radices.row() <= 2048 ? 0 : radices.row() <= 4096 ? 1 : 4;
+  const double columns = radices.columns2 > 1 ? 2 : 0;
+  return pairs * n / static_cast<double>(desc.length) *
+         (15.5 + row + columns + (filters > 1 ? 3 : 0));
 }
+// Measured: 1.5 (256 tokens), 1.8, 2.7 and 5.0 (2048), the last with one block on a multiprocessor.
 double ToeplitzCost(const LongConvDesc& desc, int64_t taps) {
   const double length = static_cast<double>((desc.length + 63) / 64 * 64);
   const double t = static_cast<double>(taps) + 64;
   const double products = t < length ? t * (2 * length - t) / length : length;
   const double rows = static_cast<double>((desc.batch + 31) / 32 * 32);
-  return 1.7 + 0.0025 * products * rows / static_cast<double>(desc.batch);
+  const double slope = desc.length > 1152 ? 0.0018 : 0.0014;
+  return 1.2 + slope * products * rows / static_cast<double>(desc.batch);
 }
 
 absl::StatusOr<LongConvPlan> PlanForGpu(const LongConvDesc& desc, Device device) {
@@ -136,8 +195,9 @@ absl::StatusOr<LongConvPlan> PlanForGpu(const LongConvDesc& desc, Device device)
     consider(LongConvEvaluation::kToeplitz, {}, ToeplitzCost(desc, taps));
   }
   for (const LongConvRadices& radices : Shapes(false)) {
-    if (radices.row() < taps) continue;
-    consider(LongConvEvaluation::kOnChipFft, radices, OnChipCost(desc, radices));
+    // More taps than N: only where no block holds them, in the kernel for the longest.
+    if (radices.row() < taps && radices.second * radices.third < kManyBlocksMiddle) continue;
+    consider(LongConvEvaluation::kOnChipFft, radices, OnChipCost(desc, taps, radices, device));
   }
   for (const LongConvRadices& radices : Shapes(true)) {
     consider(LongConvEvaluation::kOuterFft, radices, OuterCost(desc, taps, radices));
@@ -157,7 +217,17 @@ absl::StatusOr<LongConvPlan> PlanForGpu(const LongConvDesc& desc, Device device)
     plan.row_groups = std::min(plan.row_groups, (desc.batch + 31) / 32);
     plan.device_filter = desc.channels * (2 * taps + 4);
   } else {
-    plan.device_filter = 8 * desc.channels * plan.tap_blocks * n;
+    const Occupancy occupancy = BestOccupancy(plan.radices, device);
+    plan.threads = occupancy.threads;
+    plan.filters = plan.tap_blocks;
+    if (plan.evaluation == LongConvEvaluation::kOnChipFft && plan.tap_blocks > 1) {
+      // The last block of taps reaches into one more block of outputs.
+      plan.filters = std::min(plan.tap_blocks + 1, plan.input_blocks);
+      plan.thread_blocks = std::min(std::max(device.multiprocessors, 1) * occupancy.resident,
+                                    desc.batch * desc.channels);
+      plan.device_scratch = plan.thread_blocks * plan.filters * n * 8;
+    }
+    plan.device_filter = 8 * desc.channels * plan.filters * n;
   }
   if (plan.evaluation == LongConvEvaluation::kOuterFft) {
     plan.sequences = std::clamp<int64_t>(kRowsInCache / (8 * n), 1, desc.batch * desc.channels);

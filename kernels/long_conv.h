@@ -31,7 +31,7 @@ enum class LongConvEvaluation {
   kAuto,
   kBlockFft,   // CPU
   kToeplitz,   // GPU, 16-bit data, length <= 2048: all of the Toeplitz matrix
-  kOnChipFft,  // GPU, taps <= 16384: one pass over memory
+  kOnChipFft,  // GPU: one pass over memory; for up to some 3 * 16384 taps
   kOuterFft,   // GPU: the transform's first radix through device memory
 };
 const char* Name(LongConvEvaluation evaluation);
@@ -69,6 +69,9 @@ struct LongConvPlan {
   LongConvEvaluation evaluation = LongConvEvaluation::kBlockFft;
   // GPU:
   LongConvRadices radices;
+  int64_t filters = 0;         // transforms that a filter has for each channel
+  int threads = 0;             // FFTs on chip: of a block
+  int64_t thread_blocks = 0;   // kOnChipFft, tap_blocks > 1: blocks of threads
   int64_t row_groups = 0;      // kToeplitz: 32 sequences each, of a block of threads
   int64_t sequences = 0;       // kOuterFft: at a time, so that their rows stay in the L2 cache
   int64_t device_scratch = 0;  // bytes of Queue::Scratch; an output over u or pre_gate may
@@ -94,7 +97,7 @@ class LongConvFilter {
   const float* transform(int64_t channel) const { return data_.get() + channel * stride_; }
 
   struct OnDevice {
-    gpu::DeviceArray spectrum;  // (tap_blocks, channels, N) complex, in the kernels' order, over N
+    gpu::DeviceArray spectrum;  // (filters, channels, N) complex, in the kernels' order, over N
     gpu::DeviceArray roots;     // tables of roots of unity (long_conv_cuda.cu)
     gpu::DeviceArray taps;      // kToeplitz: (channels, min(taps, length)), 16 bits, scaled
     gpu::DeviceArray scales;    // kToeplitz: (channels)

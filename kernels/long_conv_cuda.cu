@@ -16,6 +16,7 @@ namespace {
 using long_conv::ColumnsParams;
 using long_conv::Complex;
 using long_conv::FftConvParams;
+using long_conv::Items;
 using long_conv::kRootRows;
 
 constexpr int64_t kMaxGrid = (int64_t{1} << 31) - 1;
@@ -64,48 +65,54 @@ std::vector<Complex> MakeRoots(const LongConvRadices& r) {
 
 // ---- Launches
 
-template <int R2, int R3, bool kRows>
+template <int R2, int R3, Items kItems>
 absl::Status LaunchFftConvOf(const LongConvPlan& plan, FftConvParams p, Stream& stream) {
   using Shape = long_conv::FftConvShape<R2, R3>;
   p.groups = (p.items + Shape::kSequences - 1) / Shape::kSequences;
-  const int64_t blocks = kRows ? p.groups : int64_t{p.groups} * plan.desc.channels;
+  const int64_t blocks = kItems == Items::kSequences ? plan.thread_blocks
+                         : kItems == Items::kRows    ? p.groups
+                                                     : int64_t{p.groups} * plan.desc.channels;
   if (blocks > kMaxGrid) {
     return absl::InvalidArgumentError(
         absl::StrCat(plan.ToString(), ": more than ", kMaxGrid, " blocks of tokens"));
   }
   return gpu::Launch(
-      "FftConvKernel", plan.ToString(), long_conv::FftConvKernel<R2, R3, kRows>,
-      dim3(static_cast<unsigned>(blocks)), Shape::kThreads,
+      "FftConvKernel", plan.ToString(), long_conv::FftConvKernel<R2, R3, kItems>,
+      dim3(static_cast<unsigned>(blocks)), plan.threads,
       Shape::kSequences * Shape::Row(p.first_radix * R2) * static_cast<int64_t>(sizeof(Complex)),
       stream.queue().stream(), p);
 }
 
-absl::Status LaunchFftConv(const LongConvPlan& plan, bool rows, const FftConvParams& p,
+absl::Status LaunchFftConv(const LongConvPlan& plan, Items items, const FftConvParams& p,
                            Stream& stream) {
-  const LongConvRadices& r = plan.radices;
-  switch ((rows ? 1 << 16 : 0) + r.second * 256 + r.third) {
-    case 1 * 256 + 16:
-      return LaunchFftConvOf<1, 16, false>(plan, p, stream);
-    case 1 * 256 + 32:
-      return LaunchFftConvOf<1, 32, false>(plan, p, stream);
-    case 4 * 256 + 16:
-      return LaunchFftConvOf<4, 16, false>(plan, p, stream);
-    case 8 * 256 + 16:
-      return LaunchFftConvOf<8, 16, false>(plan, p, stream);
-    case 16 * 256 + 16:
-      return LaunchFftConvOf<16, 16, false>(plan, p, stream);
-    case 16 * 256 + 32:
-      return LaunchFftConvOf<16, 32, false>(plan, p, stream);
-    case 32 * 256 + 32:
-      return LaunchFftConvOf<32, 32, false>(plan, p, stream);
-    case (1 << 16) + 8 * 256 + 16:
-      return LaunchFftConvOf<8, 16, true>(plan, p, stream);
-    case (1 << 16) + 16 * 256 + 16:
-      return LaunchFftConvOf<16, 16, true>(plan, p, stream);
-    case (1 << 16) + 16 * 256 + 32:
-      return LaunchFftConvOf<16, 32, true>(plan, p, stream);
-    case (1 << 16) + 32 * 256 + 32:
-      return LaunchFftConvOf<32, 32, true>(plan, p, stream);
+  const auto key = [](Items i, int second, int third) {
+    return (static_cast<int>(i) * 256 + second) * 256 + third;
+  };
+  switch (key(items, plan.radices.second, plan.radices.third)) {
+    case key(Items::kBlocks, 1, 16):
+      return LaunchFftConvOf<1, 16, Items::kBlocks>(plan, p, stream);
+    case key(Items::kBlocks, 1, 32):
+      return LaunchFftConvOf<1, 32, Items::kBlocks>(plan, p, stream);
+    case key(Items::kBlocks, 4, 16):
+      return LaunchFftConvOf<4, 16, Items::kBlocks>(plan, p, stream);
+    case key(Items::kBlocks, 8, 16):
+      return LaunchFftConvOf<8, 16, Items::kBlocks>(plan, p, stream);
+    case key(Items::kBlocks, 16, 16):
+      return LaunchFftConvOf<16, 16, Items::kBlocks>(plan, p, stream);
+    case key(Items::kBlocks, 16, 32):
+      return LaunchFftConvOf<16, 32, Items::kBlocks>(plan, p, stream);
+    case key(Items::kBlocks, 32, 32):
+      return LaunchFftConvOf<32, 32, Items::kBlocks>(plan, p, stream);
+    case key(Items::kSequences, 32, 32):
+      return LaunchFftConvOf<32, 32, Items::kSequences>(plan, p, stream);
+    case key(Items::kRows, 8, 16):
+      return LaunchFftConvOf<8, 16, Items::kRows>(plan, p, stream);
+    case key(Items::kRows, 16, 16):
+      return LaunchFftConvOf<16, 16, Items::kRows>(plan, p, stream);
+    case key(Items::kRows, 16, 32):
+      return LaunchFftConvOf<16, 32, Items::kRows>(plan, p, stream);
+    case key(Items::kRows, 32, 32):
+      return LaunchFftConvOf<32, 32, Items::kRows>(plan, p, stream);
     default:
       return absl::InternalError(absl::StrCat(plan.ToString(), ": no kernel of these radices"));
   }
@@ -136,6 +143,8 @@ FftConvParams FftConvParamsOf(const LongConvPlan& plan, const Complex* roots) {
   p.blocks = 1;
   p.batch = 1;
   p.rows_of_sequence = static_cast<unsigned>(plan.radices.columns());
+  p.filters = static_cast<unsigned>(plan.filters);
+  p.filter_stride = plan.desc.channels * plan.block;
   p.first_radix = plan.radices.first;
   p.first_roots = roots + at.first;
   p.second_roots = roots + at.second;
@@ -210,36 +219,42 @@ absl::Status CreateSpectrum(const LongConvPlan& plan, const float* taps, Stream&
   gpu::DeviceArray device_taps;
   LONGWAVE_RETURN_IF_ERROR(
       Upload(roots.data(), static_cast<int64_t>(roots.size()) * kComplex, stream, &filter->roots));
-  LONGWAVE_RETURN_IF_ERROR(Upload(taps, desc.channels * desc.taps * 4, stream, &device_taps));
   LONGWAVE_RETURN_IF_ERROR(
-      Allocate(plan.tap_blocks * desc.channels * N * kComplex, stream, &filter->spectrum));
+      Allocate(plan.filters * desc.channels * N * kComplex, stream, &filter->spectrum));
+  // Rows of whole blocks, zeros after the last tap.
+  const int64_t row = plan.filters * N;
+  LONGWAVE_RETURN_IF_ERROR(Allocate(desc.channels * row * 4, stream, &device_taps));
+  LONGWAVE_RETURN_IF_ERROR(stream.queue().Fill(device_taps.data(), 0, desc.channels * row * 4));
+  for (int64_t c = 0; c < desc.channels; ++c) {
+    LONGWAVE_RETURN_IF_ERROR(stream.queue().CopyToDevice(device_taps.as<float>() + c * row,
+                                                         taps + c * desc.taps, used * 4));
+  }
 
   FftConvParams p = FftConvParamsOf(plan, filter->roots.as<Complex>());
   p.spectrum_scale = static_cast<float>(1.0 / static_cast<double>(N));
-  for (int64_t j = 0; j < plan.tap_blocks; ++j) {
-    long_conv::Tokens tokens = {};
+  p.spectrum_out = filter->spectrum.as<Complex>();
+  long_conv::Tokens tokens = {};
+  tokens.u = device_taps.as<float>();
+  tokens.dtype = Dtype::kFloat32;
+  tokens.channel_stride = row;
+  tokens.length = row;
+  if (radices.columns() == 1) {
+    p.tokens = tokens;
+    p.items = p.blocks = static_cast<unsigned>(plan.filters);
+    LONGWAVE_RETURN_IF_ERROR(LaunchFftConv(plan, Items::kBlocks, p, stream));
+    return stream.queue().Synchronize();
+  }
+  for (int64_t j = 0; j < plan.filters; ++j) {
     tokens.u = device_taps.as<float>() + j * N;
-    tokens.dtype = Dtype::kFloat32;
-    tokens.channel_stride = desc.taps;
-    tokens.length = std::min(N, used - j * N);
-    Complex* spectrum = filter->spectrum.as<Complex>() + j * desc.channels * N;
-    if (radices.columns() == 1) {
-      p.tokens = tokens;
-      p.items = 1;
-      p.spectrum_out = spectrum;
-      LONGWAVE_RETURN_IF_ERROR(LaunchFftConv(plan, false, p, stream));
-      continue;
-    }
+    tokens.length = N;
     // The columns' transforms go to where the spectrum will stand, a row from itself to itself.
     ColumnsParams columns = ColumnsParamsOf(plan, filter->roots.as<Complex>());
     columns.tokens = tokens;
     columns.batch = 1;
-    columns.rows = spectrum;
+    columns.rows = p.rows = p.spectrum_out = filter->spectrum.as<Complex>() + j * desc.channels * N;
     LONGWAVE_RETURN_IF_ERROR(LaunchColumns(plan, true, desc.channels, columns, stream));
-    p.rows = spectrum;
     p.items = static_cast<unsigned>(desc.channels * radices.columns());
-    p.spectrum_out = spectrum;
-    LONGWAVE_RETURN_IF_ERROR(LaunchFftConv(plan, true, p, stream));
+    LONGWAVE_RETURN_IF_ERROR(LaunchFftConv(plan, Items::kRows, p, stream));
   }
   return stream.queue().Synchronize();
 }
@@ -279,6 +294,16 @@ absl::Status RunOnChip(const LongConvPlan& plan, const LongConvFilter::OnDevice&
                        const LongConvArgs& args, Stream& stream) {
   FftConvParams p = FftConvParamsOf(plan, filter.roots.as<Complex>());
   p.tokens = TokensOf(plan.desc, args);
+  p.blocks = static_cast<unsigned>(plan.input_blocks);
+  p.spectrum = filter.spectrum.as<Complex>();
+  if (plan.tap_blocks > 1) {
+    const absl::StatusOr<void*> scratch = stream.queue().Scratch(plan.device_scratch);
+    if (!scratch.ok()) return scratch.status();
+    p.passed = static_cast<Complex*>(*scratch);
+    p.items = static_cast<unsigned>(plan.desc.batch * plan.desc.channels);
+    p.batch = static_cast<unsigned>(plan.desc.batch);
+    return LaunchFftConv(plan, Items::kSequences, p, stream);
+  }
   // A block of tokens reads the one before it, which may have been written.
   if (plan.input_blocks > 1 && args.y == args.u) {
     LONGWAVE_RETURN_IF_ERROR(CopyTokens(plan, args, stream, &p.tokens.u));
@@ -286,10 +311,8 @@ absl::Status RunOnChip(const LongConvPlan& plan, const LongConvFilter::OnDevice&
   } else if (plan.input_blocks > 1 && args.y == args.pre_gate) {
     LONGWAVE_RETURN_IF_ERROR(CopyTokens(plan, args, stream, &p.tokens.pre_gate));
   }
-  p.blocks = static_cast<unsigned>(plan.input_blocks);
   p.items = static_cast<unsigned>(plan.desc.batch * plan.input_blocks);
-  p.spectrum = filter.spectrum.as<Complex>();
-  return LaunchFftConv(plan, false, p, stream);
+  return LaunchFftConv(plan, Items::kBlocks, p, stream);
 }
 
 // Sequences in groups whose rows stay in the L2 cache. Blocks of tokens from the last to the first:
@@ -324,7 +347,7 @@ absl::Status RunOuter(const LongConvPlan& plan, const LongConvFilter::OnDevice& 
         columns.last_of_sum = j == filters - 1;
         rows.spectrum = filter.spectrum.as<Complex>() + j * desc.channels * N;
         LONGWAVE_RETURN_IF_ERROR(LaunchColumns(plan, true, sequences, columns, stream));
-        LONGWAVE_RETURN_IF_ERROR(LaunchFftConv(plan, true, rows, stream));
+        LONGWAVE_RETURN_IF_ERROR(LaunchFftConv(plan, Items::kRows, rows, stream));
         LONGWAVE_RETURN_IF_ERROR(LaunchColumns(plan, false, sequences, columns, stream));
       }
     }

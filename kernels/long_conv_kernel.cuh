@@ -10,13 +10,19 @@
 //   4. and 5. are 2 and 1 backwards; the real part is the output
 // In between the values stand in shared memory, each pass in place: a pass reads and writes 8 bytes
 // a token, 64 in all, about half of what the multiply-adds take. Rows of R3 values are one value
-// apart, so that both walks along j2 and along rows are free of bank conflicts. R1 of 8, 10, 12, 14
-// or 16 makes sizes 14 to 25 % apart; R2 and R3 are fixed for a kernel. 16 values and their factors
-// take some 80 registers, 32 some 128.
+// apart, so that both walks along j2 and along rows are free of bank conflicts. R1 of 8, 9, 10, 12,
+// 14 or 16 makes sizes 11 to 20 % apart; R2 and R3 are fixed for a kernel. 16 values and their
+// factors take some 80 registers, 32 some 128.
 //
 // The imaginary part of a block's input is minus the block before it (i stands for X^N): then the
 // real part of the product is the whole output of the block, and blocks are independent of each
 // other.
+//
+// More taps than N (Items::kSequences): a block of threads walks along a sequence. The block before
+// belongs to the taps instead: with G_j the transform of h_j - i h_(j-1) and X_b that of x_b alone,
+//   Z_b = sum_j G_j X_(b-j),   y_b = Re z_b
+// X_b of blocks that have passed stand in device memory, or rather in the L2 cache, each value
+// written and read by one thread.
 //
 // Outer decomposition, N = C R: j = c R + m, k = kappa + C k':
 //   ColumnsKernel        right-angle transform of length C = C1 C2 over c, times
@@ -51,10 +57,11 @@ struct Tokens {
   int64_t batch_stride, channel_stride, length;
 };
 
-// v[j] = the token first + j stride of the block, and minus that of the block before it times i.
+// v[j] = the token first + j stride of the block and, with `before`, minus that of the block before
+// it times i.
 template <int R, typename T>
-LONGWAVE_DEVICE void ReadTokensAs(const Tokens& t, int64_t row, int64_t begin, int64_t N, int first,
-                                  int stride, Complex (&v)[R]) {
+LONGWAVE_DEVICE void ReadTokensAs(const Tokens& t, int64_t row, int64_t begin, int64_t N,
+                                  bool before, int first, int stride, Complex (&v)[R]) {
   const int left = static_cast<int>(t.length - begin < N ? t.length - begin : N);
   const T* u = static_cast<const T*>(t.u) + (row + begin + first);
   const T* gate =
@@ -67,7 +74,7 @@ LONGWAVE_DEVICE void ReadTokensAs(const Tokens& t, int64_t row, int64_t begin, i
       if (first + j * stride < left) v[j].x *= gpu::ToFloat(gate[j * stride]);
     }
   }
-  if (begin >= N) {  // the block before is full
+  if (before && begin >= N) {  // it is full
     u -= N;
     LONGWAVE_UNROLL for (int j = 0; j < R; ++j) v[j].y = -gpu::ToFloat(u[j * stride]);
     if (gate != nullptr) {
@@ -77,15 +84,15 @@ LONGWAVE_DEVICE void ReadTokensAs(const Tokens& t, int64_t row, int64_t begin, i
   }
 }
 template <int R>
-LONGWAVE_DEVICE void ReadTokens(const Tokens& t, int64_t row, int64_t begin, int64_t N, int first,
-                                int stride, Complex (&v)[R]) {
+LONGWAVE_DEVICE void ReadTokens(const Tokens& t, int64_t row, int64_t begin, int64_t N, bool before,
+                                int first, int stride, Complex (&v)[R]) {
   switch (t.dtype) {
     case Dtype::kFloat32:
-      return ReadTokensAs<R, float>(t, row, begin, N, first, stride, v);
+      return ReadTokensAs<R, float>(t, row, begin, N, before, first, stride, v);
     case Dtype::kBFloat16:
-      return ReadTokensAs<R, __nv_bfloat16>(t, row, begin, N, first, stride, v);
+      return ReadTokensAs<R, __nv_bfloat16>(t, row, begin, N, before, first, stride, v);
     case Dtype::kFloat16:
-      return ReadTokensAs<R, __half>(t, row, begin, N, first, stride, v);
+      return ReadTokensAs<R, __half>(t, row, begin, N, before, first, stride, v);
   }
 }
 
@@ -117,26 +124,32 @@ LONGWAVE_DEVICE void WriteTokens(const Tokens& t, int64_t row, int64_t begin, in
   }
 }
 
-// What each of a channel's blocks of tokens, or rows, is multiplied with, or where the taps' own
-// transform goes.
+// What a block of threads takes: blocks of tokens of one channel, one after the other all blocks of
+// a sequence, or rows of an outer transform.
+enum class Items { kBlocks, kSequences, kRows };
+
 struct FftConvParams {
   Tokens tokens;    // unless rows
   Complex* rows;    // (sequences, rows_of_sequence, R)
-  unsigned items;   // blocks of tokens of a channel, or rows of all sequences
+  unsigned items;   // blocks of tokens of a channel, all sequences, or their rows
   unsigned blocks;  // of tokens, of a sequence
   unsigned groups;  // blocks of threads of a channel
-  // Rows: sequences are (channel, batch), and the first is first_batch of first_channel.
+  // kSequences: transforms of the taps, channels * N values apart, and (grid, filters, N) of tokens
+  unsigned filters;
+  int64_t filter_stride;
+  Complex* passed;
+  // Sequences are (channel, batch). Rows: the first is first_batch of first_channel.
   unsigned first_channel, first_batch, batch, rows_of_sequence;
   int first_radix;
-  const Complex* spectrum;      // (channels, N), or (channels, rows_of_sequence, R)
-  Complex* spectrum_out;        // null, or as above: transforms only
+  const Complex* spectrum;      // ((filters,) channels, N), or (channels, rows_of_sequence, R)
+  Complex* spectrum_out;        // null, or as above: transforms only, items or rows
   float spectrum_scale;         // of spectrum_out
   const Complex* first_roots;   // (kRootRows, M)
   const Complex* second_roots;  // (kRootRows, R3)
 };
 
-// The threads of a block, its sequences, and the blocks that a multiprocessor should hold, for
-// N = R1 M.
+// The threads of a block at most, its sequences, and the blocks that a multiprocessor should hold,
+// for N = R1 M.
 template <int R2, int R3>
 struct FftConvShape {
   static constexpr int kM = R2 * R3;
@@ -148,7 +161,16 @@ struct FftConvShape {
 
 namespace internal {
 
-template <int R2, int R3, bool kRows>
+// Its value, but computed anew wherever it is used: the compiler would keep the multiples of a
+// stride, two registers each, over all of a loop.
+LONGWAVE_DEVICE int Anew(int x) {
+#ifndef LONGWAVE_EMULATE
+  asm volatile("" : "+r"(x));
+#endif
+  return x;
+}
+
+template <int R2, int R3, Items kItems>
 struct FftConvSteps {
   using Shape = FftConvShape<R2, R3>;
   static constexpr int M = R2 * R3;
@@ -173,17 +195,18 @@ struct FftConvSteps {
 
   template <int R1>
   LONGWAVE_DEVICE void FirstForward() const {
-    for (int i = static_cast<int>(threadIdx.x); i < count * M; i += Shape::kThreads) {
+    for (int i = static_cast<int>(threadIdx.x); i < count * M; i += static_cast<int>(blockDim.x)) {
       const int s = SequenceOf(i, M), m = i - s * M;
       Complex v[R1];
-      if constexpr (kRows) {
+      if constexpr (kItems == Items::kRows) {
         const Complex* from = p.rows + static_cast<int64_t>(first_item + s) * (R1 * M) + m;
         LONGWAVE_UNROLL for (int j = 0; j < R1; ++j) v[j] = from[j * M];
         fft::Dft<R1, 1>(v);
         fft::Twiddle<R1, 1, false>(v, {}, p.first_roots + M + m, M);
       } else {
         const unsigned item = first_item + s;
-        ReadTokens<R1>(p.tokens, RowOfItem(item), BeginOfItem(item, R1 * M), R1 * M, m, M, v);
+        ReadTokens<R1>(p.tokens, RowOfItem(item), BeginOfItem(item, R1 * M), R1 * M,
+                       kItems == Items::kBlocks, m, M, v);
         fft::RightAngle<R1, 1>(v);
         fft::Dft<R1, 1>(v);
         fft::Twiddle<R1, 1, true>(v, __ldg(p.first_roots + m), p.first_roots + M + m, M);
@@ -195,12 +218,12 @@ struct FftConvSteps {
 
   template <int R1>
   LONGWAVE_DEVICE void FirstBack() const {
-    for (int i = static_cast<int>(threadIdx.x); i < count * M; i += Shape::kThreads) {
+    for (int i = static_cast<int>(threadIdx.x); i < count * M; i += static_cast<int>(blockDim.x)) {
       const int s = SequenceOf(i, M), m = i - s * M;
       Complex v[R1];
       const Complex* from = shared + s * Shape::Row(R1 * R2) + Shape::Row(m / R3) + m % R3;
       LONGWAVE_UNROLL for (int k = 0; k < R1; ++k) v[k] = from[Shape::Row(k * R2)];
-      if constexpr (kRows) {
+      if constexpr (kItems == Items::kRows) {
         fft::Twiddle<R1, -1, false>(v, {}, p.first_roots + M + m, M);
         fft::Dft<R1, -1>(v);
         Complex* to = p.rows + static_cast<int64_t>(first_item + s) * (R1 * M) + m;
@@ -223,7 +246,7 @@ struct FftConvSteps {
   LONGWAVE_DEVICE void Second() const {
     if constexpr (R2 > 1) {
       for (int i = static_cast<int>(threadIdx.x); i < count * p.first_radix * R3;
-           i += Shape::kThreads) {
+           i += static_cast<int>(blockDim.x)) {
         const int j3 = i % R3;
         Complex* at = shared + Shape::Row(i / R3 * R2) + j3;
         const Complex* roots = p.second_roots + R3 + j3;
@@ -237,21 +260,47 @@ struct FftConvSteps {
     }
   }
 
+  // v = X_b becomes Z_b, and X_b is kept for the blocks after it.
+  LONGWAVE_DEVICE void Products(const Complex* taps, int r, int rows, Complex (&v)[R3]) const {
+    const int N = rows * R3;
+    const unsigned b = first_item % p.blocks;
+    Complex* passed = p.passed + static_cast<int64_t>(blockIdx.x) * p.filters * N + r;
+    if (b + 1 < p.blocks) {
+      Complex* to = passed + static_cast<int64_t>(b % p.filters) * N;
+      const int step = Anew(rows);
+      LONGWAVE_UNROLL for (int k = 0; k < R3; ++k) to[k * step] = v[k];
+    }
+    const int step = Anew(rows);
+    LONGWAVE_UNROLL for (int k = 0; k < R3; ++k) v[k] = fft::Mul(v[k], __ldg(taps + k * step));
+    for (unsigned j = 1; j <= b && j < p.filters; ++j) {
+      taps += p.filter_stride;
+      const Complex* x = passed + static_cast<int64_t>((b - j) % p.filters) * N;
+      const int step = Anew(rows);
+      LONGWAVE_UNROLL for (int k = 0; k < R3; ++k) {
+        v[k] = fft::Add(v[k], fft::Mul(x[k * step], __ldg(taps + k * step)));
+      }
+    }
+  }
+
   LONGWAVE_DEVICE void Third() const {
     const int rows = p.first_radix * R2, N = rows * R3;
-    for (int i = static_cast<int>(threadIdx.x); i < count * rows; i += Shape::kThreads) {
+    for (int i = static_cast<int>(threadIdx.x); i < count * rows;
+         i += static_cast<int>(blockDim.x)) {
       const int s = SequenceOf(i, rows), r = i - s * rows;
       Complex* at = shared + Shape::Row(i);
       Complex v[R3];
       LONGWAVE_UNROLL for (int j = 0; j < R3; ++j) v[j] = at[j];
       fft::Dft<R3, 1>(v);
       int64_t where = channel * N;
-      if constexpr (kRows) {
+      if constexpr (kItems == Items::kRows) {
         const unsigned item = first_item + s, sequence = item / p.rows_of_sequence;
         const unsigned from = p.first_channel + (p.first_batch + sequence) / p.batch;
         where = (static_cast<int64_t>(from) * p.rows_of_sequence + item % p.rows_of_sequence) * N;
       }
-      if (p.spectrum_out != nullptr) {
+      if (kItems != Items::kSequences && p.spectrum_out != nullptr) {
+        if constexpr (kItems == Items::kBlocks) {
+          where += static_cast<int64_t>((first_item + s) % p.blocks) * p.filter_stride;
+        }
         Complex* out = p.spectrum_out + where + r;
         LONGWAVE_UNROLL for (int k = 0; k < R3; ++k) {
           out[k * rows] = {v[k].x * p.spectrum_scale, v[k].y * p.spectrum_scale};
@@ -259,7 +308,11 @@ struct FftConvSteps {
         continue;
       }
       const Complex* taps = p.spectrum + where + r;
-      LONGWAVE_UNROLL for (int k = 0; k < R3; ++k) v[k] = fft::Mul(v[k], __ldg(taps + k * rows));
+      if constexpr (kItems == Items::kSequences) {
+        Products(taps, r, rows, v);
+      } else {
+        LONGWAVE_UNROLL for (int k = 0; k < R3; ++k) v[k] = fft::Mul(v[k], __ldg(taps + k * rows));
+      }
       fft::Dft<R3, -1>(v);
       LONGWAVE_UNROLL for (int j = 0; j < R3; ++j) at[j] = v[j];
     }
@@ -274,7 +327,7 @@ struct FftConvSteps {
       gpu::SyncBlock();
     }
     Third();
-    if (p.spectrum_out != nullptr) return;
+    if (kItems != Items::kSequences && p.spectrum_out != nullptr) return;
     gpu::SyncBlock();
     if constexpr (R2 > 1) {
       Second<-1>();
@@ -282,38 +335,61 @@ struct FftConvSteps {
     }
     FirstBack<R1>();
   }
+
+  template <int R1>
+  LONGWAVE_DEVICE void RunAll() const {
+    if constexpr (kItems == Items::kSequences) {
+      // The first pass and the last one backwards read and write the same places of a thread.
+      for (unsigned sequence = blockIdx.x; sequence < p.items; sequence += gridDim.x) {
+        for (unsigned b = 0; b < p.blocks; ++b) {
+          FftConvSteps{p, shared, sequence / p.batch, sequence % p.batch * p.blocks + b, 1}
+              .template Run<R1>();
+        }
+      }
+    } else {
+      Run<R1>();
+    }
+  }
+
+  LONGWAVE_DEVICE void RunAny() const {
+    if constexpr (kItems == Items::kRows) {
+      RunAll<16>();
+    } else {
+      switch (p.first_radix) {
+        case 8:
+          return RunAll<8>();
+        case 9:
+          return RunAll<9>();
+        case 10:
+          return RunAll<10>();
+        case 12:
+          return RunAll<12>();
+        case 14:
+          return RunAll<14>();
+        default:
+          return RunAll<16>();
+      }
+    }
+  }
 };
 
 }  // namespace internal
 
-// Grid: channels * groups, or rows / kSequences rounded up. Shared: kSequences * Row(R1 R2) values.
-template <int R2, int R3, bool kRows>
+// Grid: channels * groups, or any, or rows / kSequences rounded up. Shared: kSequences * Row(R1 R2)
+// values.
+template <int R2, int R3, Items kItems>
 __global__ void __launch_bounds__(FftConvShape<R2, R3>::kThreads, FftConvShape<R2, R3>::kMinBlocks)
     FftConvKernel(const FftConvParams p) {
   using Shape = FftConvShape<R2, R3>;
-  const unsigned block = blockIdx.x;
-  const unsigned channel = kRows ? 0 : block / p.groups;
-  const unsigned first = (kRows ? block : block % p.groups) * Shape::kSequences;
+  Complex* shared = reinterpret_cast<Complex*>(gpu::DynamicShared());
+  constexpr bool kBlocks = kItems == Items::kBlocks;
+  const unsigned channel = kBlocks ? blockIdx.x / p.groups : 0;
+  const unsigned first = (kBlocks ? blockIdx.x % p.groups : blockIdx.x) * Shape::kSequences;
   const unsigned left = p.items - first;
-  const internal::FftConvSteps<R2, R3, kRows> steps{
-      p, reinterpret_cast<Complex*>(gpu::DynamicShared()), channel, first,
-      static_cast<int>(left < Shape::kSequences ? left : Shape::kSequences)};
-  if constexpr (kRows) {
-    steps.template Run<16>();
-  } else {
-    switch (p.first_radix) {
-      case 8:
-        return steps.template Run<8>();
-      case 10:
-        return steps.template Run<10>();
-      case 12:
-        return steps.template Run<12>();
-      case 14:
-        return steps.template Run<14>();
-      default:
-        return steps.template Run<16>();
-    }
-  }
+  internal::FftConvSteps<R2, R3, kItems>{
+      p, shared, channel, first,
+      static_cast<int>(left < Shape::kSequences ? left : Shape::kSequences)}
+      .RunAny();
 }
 
 struct ColumnsParams {
@@ -333,15 +409,6 @@ struct ColumnsParams {
 };
 
 namespace internal {
-
-// Its value, but computed anew wherever it is used: the compiler would keep the 16 multiples of a
-// loop's stride, two registers each, over all of the loop.
-LONGWAVE_DEVICE int Anew(int x) {
-#ifndef LONGWAVE_EMULATE
-  asm volatile("" : "+r"(x));
-#endif
-  return x;
-}
 
 template <int C1, int C2>
 struct ColumnsSteps {
@@ -393,7 +460,7 @@ struct ColumnsSteps {
     Complex* rows = p.rows + sequence * C * p.R + m;
     Complex v[C1];
     if (forward) {
-      ReadTokens<C1>(p.tokens, row, p.input_begin, C * p.R, m, R, v);
+      ReadTokens<C1>(p.tokens, row, p.input_begin, C * p.R, true, m, R, v);
       fft::RightAngle<C1, 1>(v);
       fft::Dft<C1, 1>(v);
       fft::Twiddle<C1, 1, true>(v, __ldg(p.outer_roots + m), p.outer_roots + R + m, R);
@@ -416,7 +483,7 @@ struct ColumnsSteps {
       for (int c2 = gpu::WarpOfBlock(); c2 < C2; c2 += kWarps) {
         const int R = Anew(static_cast<int>(p.R));
         Complex v[C1];
-        ReadTokens<C1>(p.tokens, row, p.input_begin, C * p.R, c2 * R + m, C2 * R, v);
+        ReadTokens<C1>(p.tokens, row, p.input_begin, C * p.R, true, c2 * R + m, C2 * R, v);
         fft::RightAngle<C1, 1>(v);
         fft::Dft<C1, 1>(v);
         fft::Twiddle<C1, 1, true>(v, __ldg(p.inner_roots + c2), p.inner_roots + C2 + c2, C2);
@@ -473,6 +540,8 @@ __global__ void __launch_bounds__(kColumnThreads, 3) ColumnsKernel(const Columns
   switch (p.first_radix) {
     case 8:
       return internal::RunColumns<8, C2, kForward>(p);
+    case 9:
+      return internal::RunColumns<9, C2, kForward>(p);
     case 10:
       return internal::RunColumns<10, C2, kForward>(p);
     case 12:

@@ -18,24 +18,13 @@ __global__ void __launch_bounds__(256)
     const int64_t row = i / groups, column = i % groups * 8;
     const T* a = z + row * 2 * width + column;
     float* out = x + row * width + column;
-    const int count = static_cast<int>(std::min(int64_t{8}, width - column));
-    const bool whole = vectors && count == 8;
+    const int64_t count = std::min(int64_t{8}, width - column);
     float left[8], right[8], sum[8] = {};
-    if (whole) {
-      gpu::Load8(a, left);
-      gpu::Load8(a + width, right);
-      if (accumulate) gpu::Load8(out, sum);
-    } else {
-      gpu::LoadSome(a, count, left);
-      gpu::LoadSome(a + width, count, right);
-      if (accumulate) gpu::LoadSome(out, count, sum);
-    }
+    gpu::LoadUpTo8(a, count, vectors, left);
+    gpu::LoadUpTo8(a + width, count, vectors, right);
+    if (accumulate) gpu::LoadUpTo8(out, count, vectors, sum);
     LONGWAVE_UNROLL for (int j = 0; j < 8; ++j) sum[j] += left[j] * gpu::Sigmoid(right[j]);
-    if (whole) {
-      gpu::Store8(out, sum);
-    } else {
-      gpu::StoreSome(out, count, sum);
-    }
+    gpu::StoreUpTo8(out, count, vectors, sum);
   }
 }
 
@@ -101,19 +90,13 @@ absl::Status RunGluCuda(int64_t rows, int64_t width, bool accumulate, Dtype dtyp
 absl::Status RunTransposeCuda(int64_t rows, int64_t columns, Dtype x_dtype, const void* x,
                               Dtype out_dtype, void* out, int64_t stride, Stream& stream) {
   const int64_t tiles = (rows + kTile - 1) / kTile * ((columns + kTile - 1) / kTile);
-  return gpu::WithType(x_dtype, [&](auto tx) {
-    return gpu::WithType(out_dtype, [&](auto to) -> absl::Status {
-      using TX = decltype(tx);
-      using TOut = decltype(to);
-      if constexpr (std::is_same_v<TX, float> || std::is_same_v<TX, TOut>) {
-        return gpu::Launch("Transpose", absl::StrCat("(rows=", rows, " columns=", columns, ")"),
-                           Transpose<TX, TOut>, dim3(static_cast<unsigned>(tiles)), 256,
-                           kTile * (kTile + 1) * 4, stream.queue().stream(), rows, columns,
-                           static_cast<const TX*>(x), static_cast<TOut*>(out), stride);
-      }
-      return absl::InvalidArgumentError(
-          absl::StrCat("Transpose: from ", Name(x_dtype), " to ", Name(out_dtype)));
-    });
+  return gpu::WithTypes("Transpose", out_dtype, x_dtype, [&](auto out_type, auto x_type) {
+    using TX = decltype(x_type);
+    using TOut = decltype(out_type);
+    return gpu::Launch("Transpose", absl::StrCat("(rows=", rows, " columns=", columns, ")"),
+                       Transpose<TX, TOut>, dim3(static_cast<unsigned>(tiles)), 256,
+                       kTile * (kTile + 1) * 4, stream.queue().stream(), rows, columns,
+                       static_cast<const TX*>(x), static_cast<TOut*>(out), stride);
   });
 }
 

@@ -1,62 +1,49 @@
-#include <cmath>
-
 #include "kernels/signal_ops.h"
-#include "kernels/testing/gpu_buffers.h"
+#include "kernels/testing/device_data.h"
 
 namespace longwave {
 namespace {
 
 using reference::BitwiseEqual;
+using reference::DeviceData;
 using reference::Doubles;
 using reference::Floats;
-using reference::GpuBuffer;
+using reference::GpuStream;
 using reference::GpuTolerance;
 using reference::Near;
 using reference::Normal;
-using reference::Round;
+using reference::RoundTo;
 
 constexpr Dtype kDtypes[] = {Dtype::kFloat32, Dtype::kBFloat16, Dtype::kFloat16};
 
 TEST(SignalOpsCudaTest, ActivatesChannels) {
-  auto stream = reference::OpenGpu();
-  if (stream == nullptr) GTEST_SKIP() << "no GPU";
+  GpuStream stream;
+  if (!stream.ok()) GTEST_SKIP() << "no GPU";
   for (const Dtype dtype : kDtypes) {
     for (const Activation activation : {Activation::kGeluErf, Activation::kGeluTanh}) {
       for (const auto& [length, stride] :
            {std::pair{67, 80}, std::pair{64, 64}, std::pair{13, 13}, std::pair{1, 9}}) {
-        Floats x(3 * stride, NAN);
-        const Floats values = Round(dtype, Normal(length, 3 * length, 2));
+        const Floats values = RoundTo(Normal(length, 3 * length, 2), dtype);
         Doubles expected;
-        for (int i = 0; i < 3 * length; ++i) {
-          x[i / length * stride + i % length] = values[i];
-          expected.push_back(reference::Activate(activation, values[i]));
-        }
-        GpuBuffer gx(*stream, dtype, x);
+        for (const float x : values) expected.push_back(reference::Activate(activation, x));
+        DeviceData gx(stream, dtype, values, 3, stride - length);
         ASSERT_TRUE(RunActivate(activation, 3, length, stride, dtype, gx.data(), *stream).ok());
         EXPECT_TRUE(gx.Intact());
-        const Floats wide = gx.Get();
-        Floats out;
-        for (int i = 0; i < 3 * stride; ++i) {
-          if (i % stride < length) out.push_back(wide[i]);
-          if (i % stride >= length) {
-            EXPECT_TRUE(std::isnan(wide[i]));
-          }
-        }
-        EXPECT_TRUE(Near(out, expected, GpuTolerance(dtype))) << length;
+        EXPECT_TRUE(Near(gx.Get(), expected, GpuTolerance(dtype))) << length;
       }
     }
   }
 }
 
 TEST(SignalOpsCudaTest, GluWithAndWithoutTheResidual) {
-  auto stream = reference::OpenGpu();
-  if (stream == nullptr) GTEST_SKIP() << "no GPU";
+  GpuStream stream;
+  if (!stream.ok()) GTEST_SKIP() << "no GPU";
   for (const Dtype dtype : kDtypes) {
     for (const auto& [rows, width] : {std::pair{5, 32}, std::pair{3, 7}, std::pair{70, 40}}) {
       for (const bool accumulate : {false, true}) {
-        const Floats z = Round(dtype, Normal(width, rows * 2 * width, 2));
+        const Floats z = RoundTo(Normal(width, rows * 2 * width, 2), dtype);
         const Floats before = Normal(rows, rows * width);
-        GpuBuffer gz(*stream, dtype, z), x(*stream, Dtype::kFloat32, rows * width);
+        DeviceData gz(stream, dtype, z), x(stream, Dtype::kFloat32, rows, width);
         if (accumulate) x.Set(before);
         ASSERT_TRUE(RunGlu(rows, width, accumulate, dtype, gz.data(), x.floats(), *stream).ok());
         Doubles expected;
@@ -72,28 +59,19 @@ TEST(SignalOpsCudaTest, GluWithAndWithoutTheResidual) {
 }
 
 TEST(SignalOpsCudaTest, Transposes) {
-  auto stream = reference::OpenGpu();
-  if (stream == nullptr) GTEST_SKIP() << "no GPU";
+  GpuStream stream;
+  if (!stream.ok()) GTEST_SKIP() << "no GPU";
   for (const auto& [from, to] :
        {std::pair{Dtype::kFloat32, Dtype::kFloat32}, std::pair{Dtype::kFloat32, Dtype::kBFloat16},
         std::pair{Dtype::kFloat16, Dtype::kFloat16}}) {
     for (const auto& [rows, columns] :
          {std::pair{1, 1}, std::pair{63, 65}, std::pair{130, 64}, std::pair{7, 200}}) {
-      const int stride = rows + 5;
-      const Floats x = Round(from, Normal(rows, rows * columns));
-      GpuBuffer gx(*stream, from, x), out(*stream, to, columns * stride);
+      const Floats x = RoundTo(Normal(rows, rows * columns), from);
+      DeviceData gx(stream, from, x), out(stream, to, columns, rows, 5);
       ASSERT_TRUE(
-          RunTranspose(rows, columns, from, gx.data(), to, out.data(), stride, *stream).ok());
+          RunTranspose(rows, columns, from, gx.data(), to, out.data(), out.stride(), *stream).ok());
       EXPECT_TRUE(out.Intact());
-      const Floats wide = out.Get();
-      Floats got;
-      for (int i = 0; i < columns * stride; ++i) {
-        if (i % stride < rows) got.push_back(wide[i]);
-        if (i % stride >= rows) {
-          EXPECT_TRUE(std::isnan(wide[i]));
-        }
-      }
-      EXPECT_TRUE(BitwiseEqual(got, Round(to, reference::Transpose(x, rows, columns))));
+      EXPECT_TRUE(BitwiseEqual(out.Get(), RoundTo(reference::Transpose(x, rows, columns), to)));
     }
   }
 }

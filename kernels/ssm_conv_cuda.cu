@@ -310,17 +310,20 @@ absl::Status LaunchType(const char* name, const Sizes& sizes, const SsmParams& p
     return LaunchTiles<gpu::SsmTraits<T, Front::kGeneral, true, 1, kTiles, 1>>(
         name, sizes, p, int64_t{p.head_dim} * p.pair_groups, stream);
   }
+  const auto launch = [&](auto traits) {
+    return LaunchTiles<decltype(traits)>(name, sizes, p, 1, stream);
+  };
   if (p.taps > 0) {
-    return p.y != nullptr
-               ? LaunchTiles<gpu::SsmTraits<T, Front::kShift, true, 4, kTiles, kBlocks>>(
-                     name, sizes, p, 1, stream)
-               : LaunchTiles<gpu::SsmTraits<T, Front::kShift, false, 4, kTiles, kBlocks>>(
-                     name, sizes, p, 1, stream);
+    return p.y != nullptr ? launch(gpu::SsmTraits<T, Front::kShift, true, 4, kTiles, kBlocks>{})
+                          : launch(gpu::SsmTraits<T, Front::kShift, false, 4, kTiles, kBlocks>{});
   }
-  return p.y != nullptr ? LaunchTiles<gpu::SsmTraits<T, Front::kGate, true, 4, kTiles, kBlocks>>(
-                              name, sizes, p, 1, stream)
-                        : LaunchTiles<gpu::SsmTraits<T, Front::kGate, false, 4, kTiles, kBlocks>>(
-                              name, sizes, p, 1, stream);
+  const bool gates = p.pre_gate != nullptr || p.post_gate != nullptr;
+  if (p.y != nullptr) {
+    return gates ? launch(gpu::SsmTraits<T, Front::kGates, true, 4, kTiles, kBlocks>{})
+                 : launch(gpu::SsmTraits<T, Front::kNone, true, 4, kTiles, kBlocks>{});
+  }
+  return gates ? launch(gpu::SsmTraits<T, Front::kGates, false, 4, kTiles, kBlocks>{})
+               : launch(gpu::SsmTraits<T, Front::kNone, false, 4, kTiles, kBlocks>{});
 }
 
 absl::Status LaunchDual(const char* name, const Sizes& sizes, const SsmParams& p, Dtype dtype,

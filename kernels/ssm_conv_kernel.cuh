@@ -319,10 +319,10 @@ LONGWAVE_DEVICE void BuildMatrix(unsigned char* matrix, bool low, Value value) {
 
 // ---- The kernel
 
-// What stands before the SSM: a gate, or H3's shift filter of at most 64 taps on tensor cores. The
-// general kernel takes what no published model has: heads of several channels, other taps, more
-// pairs; one warp a thread block, several passes over each tile.
-enum class Front { kGate, kShift, kGeneral };
+// What stands around the SSM: nothing, gates, or H3's gates with the shift filter of at most 64
+// taps on tensor cores. The general kernel takes what no published model has: heads of several
+// channels, other taps, more pairs; one warp a thread block, several passes over each tile.
+enum class Front { kNone, kGates, kShift, kGeneral };
 
 template <typename T_, Front kFront_, bool kOutput_, int kWarps_, int kTiles_, int kBlocks_>
 struct SsmTraits {
@@ -373,7 +373,8 @@ struct SsmShared {
   static constexpr int kStates = kTail + Traits::kWarps * kT * static_cast<int>(sizeof(float));
   __host__ __device__ static constexpr int64_t Bytes(int64_t passes) {
     return kStates +
-           (Traits::kPasses ? passes : Traits::kWarps) * static_cast<int64_t>(sizeof(PairValues));
+           (Traits::kPasses ? passes : Traits::kWarps) * static_cast<int64_t>(sizeof(PairValues)) +
+           (Traits::kPasses ? 0 : 2 * Traits::kWarps) * static_cast<int64_t>(sizeof(PhaseBarrier));
   }
 
   LONGWAVE_DEVICE static unsigned char* constants() { return DynamicShared(); }
@@ -386,6 +387,11 @@ struct SsmShared {
   LONGWAVE_DEVICE static PairValues& state(int i) {
     return reinterpret_cast<PairValues*>(DynamicShared() + kStates)[i];
   }
+  // Of the states' slots: one that a state has come, one that it has been read.
+  LONGWAVE_DEVICE static PhaseBarrier* come(int warp) {
+    return reinterpret_cast<PhaseBarrier*>(&state(Traits::kWarps)) + warp;
+  }
+  LONGWAVE_DEVICE static PhaseBarrier* read(int warp) { return come(Traits::kWarps + warp); }
 };
 
 // One warp's work. Everything about where it stands is the same for all lanes but what is named for
@@ -469,13 +475,6 @@ struct SsmWarp {
     }
   }
 
-  // What a later item reads, on its way to the second-level cache: thread q asks for row q.
-  LONGWAVE_DEVICE void Prefetch(const void* base, const Place& at) const {
-    if (base == nullptr || !at.whole || q >= kRows) return;
-    PrefetchToL2(Tokens(base, at, at.channel) + q * kT);
-    if (kLow) PrefetchToL2(Tokens(base, at, at.channel) + q * kT + kT / 2);
-  }
-
   LONGWAVE_DEVICE void MultiplyRows(Row<T>* rows, const Row<T>* by) const {
     LONGWAVE_UNROLL for (int i = 0; i < kRows; ++i) {
       LONGWAVE_UNROLL for (int j = 0; j < 8; ++j) {
@@ -494,7 +493,12 @@ struct SsmWarp {
                  p.pre_gate)[at.batch * p.batch_stride + channel * p.channel_stride + t]) +
              bias;
     }
-    if (p.halo_in == nullptr || t < -(p.taps - 1)) return 0;
+    return p.halo_in == nullptr ? 0.0f : Halo(at, channel, static_cast<int>(t));
+  }
+
+  // The same at t < 0, where there is a halo; before it zeros.
+  LONGWAVE_DEVICE float Halo(const Place& at, int64_t channel, int t) const {
+    if (t < -(p.taps - 1)) return 0;
     const int64_t width = static_cast<int64_t>(p.heads) * p.head_dim;
     return p.halo_in[(at.batch * width + channel) * (p.taps - 1) + p.taps - 1 + t];
   }
@@ -530,11 +534,12 @@ struct SsmWarp {
       }
       if (p.bias != nullptr) AddBias(k[0], bias, kT);
     } else {
-      LONGWAVE_UNROLL for (int j = 0; j < 8; ++j) {
-        const int t = SlotToken(j, q, 0) - kT;
-        Set(k[0], j,
-            {left > 0 ? K(at, at.channel, t, 0) : 0.0f,
-             left > 0 ? K(at, at.channel, t + 1, 0) : 0.0f});
+      LONGWAVE_UNROLL for (int j = 0; j < 8; ++j) Set(k[0], j, {0, 0});
+      if (left > 0 && p.halo_in != nullptr) {
+        LONGWAVE_UNROLL for (int j = 0; j < 8; ++j) {
+          const int t = SlotToken(j, q, 0) - kT;
+          Set(k[0], j, {Halo(at, at.channel, t), Halo(at, at.channel, t + 1)});
+        }
       }
     }
     if (p.bias != nullptr) {
@@ -716,6 +721,12 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kBlocks) SsmKernel(c
       });
     }
   }
+  if (!Traits::kPasses && threadIdx.x == 0) {
+    for (int i = 0; i < kWarps; ++i) {
+      InitBarrier(Shared::come(i), 4);  // the four threads that write the state
+      InitBarrier(Shared::read(i), kWarp);
+    }
+  }
   SyncBlock();
 
   // This block's share of the filter's sequences, as items: tiles, or groups of short sequences.
@@ -744,13 +755,18 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kBlocks) SsmKernel(c
   Cursor cursor{first, 0};
   move(cursor, warp);
 
+  constexpr bool kShifts = Traits::kFront == Front::kShift || Traits::kPasses;
+
   // The next item's place, and its u already on the way where registers allow.
   Row<T> next[kRows];
-  constexpr bool kPrefetch = Traits::kFront == Front::kGate;
+  constexpr bool kPrefetch = Traits::kFront == Front::kNone;
   auto next_at = self.At(cursor.sequence, cursor.tile, last, chained);
   if (kPrefetch && cursor.sequence < last) self.LoadRows(next, p.u, next_at, next_at.channel);
 
-  for (bool first_item = warp == 0; cursor.sequence < last; first_item = false) {
+  const int next_warp = (warp + 1) % kWarps;
+  for (int round = 0; cursor.sequence < last; ++round) {
+    const bool first_round = round == 0, first_item = first_round && warp == 0;
+    const int waits = warp == 0 ? round - 1 : round;  // for states, before this one
     const auto at = next_at;
     const bool first_tile = cursor.tile == 0, last_tile = cursor.tile == tiles - 1;
     Cursor then = cursor;
@@ -759,11 +775,6 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kBlocks) SsmKernel(c
     move(then, kWarps - 1);
     cursor = then;
     next_at = self.At(cursor.sequence, cursor.tile, last, chained);
-    if (!Traits::kPasses && cursor.sequence < last) {
-      if (!kPrefetch) self.Prefetch(p.u, next_at);
-      self.Prefetch(p.pre_gate, next_at);
-      if (output) self.Prefetch(p.post_gate, next_at);
-    }
     // The block after the sequence's last full one stands `ahead` blocks from the group's first.
     const int ahead = at.left >> 6;
     const bool ends_here =
@@ -791,7 +802,7 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kBlocks) SsmKernel(c
       } else {
         self.LoadRows(u, p.u, at, at.channel);
       }
-      if (Traits::kFront != Front::kGate && p.bias != nullptr) {
+      if (kShifts && p.bias != nullptr) {
         const float bias = self.Bias(2, at.channel);
         LONGWAVE_UNROLL for (int i = 0; i < kRows; ++i) self.AddBias(u[i], bias, at.left - i * kT);
       }
@@ -799,7 +810,7 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kBlocks) SsmKernel(c
         self.Shift(u, at);
       } else if (Traits::kPasses && p.taps > 0) {
         self.ShiftGeneral(u, at, gate_channel);
-      } else if (p.pre_gate != nullptr) {
+      } else if (Traits::kFront != Front::kNone && p.pre_gate != nullptr) {
         Row<T> gate[kRows];
         self.LoadRows(gate, p.pre_gate, at, at.channel);
         self.MultiplyRows(u, gate);
@@ -824,7 +835,7 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kBlocks) SsmKernel(c
           if constexpr (Traits::kPasses) {
             SyncWarp();
           } else if (!first_item) {
-            BarrierSync(1 + warp, 2 * kWarp);
+            Wait(Shared::come(warp), waits & 1);
           }
         }
         float2 in[8];
@@ -835,18 +846,23 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kBlocks) SsmKernel(c
         } else {
           self.Read(Shared::state(Traits::kPasses ? pass : warp), in);
         }
+        if (chained && !Traits::kPasses && !first_item && cursor.sequence < last) {
+          Arrive(Shared::read(warp));  // it may be written again
+        }
 
         // 4
         if (chained) {
-          if constexpr (Traits::kPasses) SyncWarp();
-          if (g == kGroups - 1) {
+          if constexpr (Traits::kPasses) {
+            SyncWarp();
+          } else if (handed_on && !first_round) {
+            Wait(Shared::read(next_warp), (round - 1) & 1);
+          }
+          if (handed_on && g == kGroups - 1) {
             float2 out[8];
             LONGWAVE_UNROLL for (int j = 0; j < 8; ++j) out[j] = in[j];
             self.Advance(c.group[kGroups], c.group_low[kGroups], out, sum);
-            self.Write(Shared::state(Traits::kPasses ? pass : (warp + 1) % kWarps), out);
-          }
-          if (!Traits::kPasses && handed_on) {
-            BarrierArrive(1 + (warp + 1) % kWarps, 2 * kWarp);
+            self.Write(Shared::state(Traits::kPasses ? pass : next_warp), out);
+            if (!Traits::kPasses) Arrive(Shared::come(next_warp));
           }
         }
 
@@ -896,14 +912,15 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kBlocks) SsmKernel(c
       }
       if (!output) continue;
 
+      const bool gated = Traits::kFront != Front::kNone && p.post_gate != nullptr;
       Multiply<Corner::kLowerLeft>(y, u, constants.k());
-      if (p.post_gate != nullptr) {
-        Row<T> gate[kRows];
-        self.LoadRows(gate, p.post_gate, at, gate_channel);
-        const float bias = Traits::kFront == Front::kGate ? 0.0f : self.Bias(0, gate_channel);
+      if (gated) {
+        Row<T> post[kRows];
+        self.LoadRows(post, p.post_gate, at, gate_channel);
+        const float bias = kShifts ? self.Bias(0, gate_channel) : 0.0f;
         LONGWAVE_UNROLL for (int i = 0; i < kRows; ++i) {
           LONGWAVE_UNROLL for (int j = 0; j < 8; ++j) {
-            const float2 f = Get(gate[i], j);
+            const float2 f = Get(post[i], j);
             y[i / 2][j][i % 2 * 2] *= f.x + bias;
             y[i / 2][j][i % 2 * 2 + 1] *= f.y + bias;
           }

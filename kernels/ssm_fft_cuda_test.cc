@@ -4,125 +4,22 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
-#include <memory>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "kernels/testing/reference.h"
+#include "kernels/testing/device_data.h"
 
 namespace longwave {
 namespace {
 
+using reference::DeviceData;
 using reference::Floats;
+using reference::GpuStream;
+using reference::GpuTolerance;
 using reference::Near;
 using reference::Normal;
 using reference::Rejected;
-
-double ToleranceOf(Dtype dtype) {
-  return dtype == Dtype::kFloat32 ? 2e-6 : dtype == Dtype::kFloat16 ? 6e-4 : 4e-3;
-}
-
-// ---- Numbers of a dtype, on the host ----
-
-uint32_t Bits(float x) {
-  uint32_t bits;
-  std::memcpy(&bits, &x, 4);
-  return bits;
-}
-float FromBits(uint32_t bits) {
-  float x;
-  std::memcpy(&x, &bits, 4);
-  return x;
-}
-
-// To and from the bits of `dtype`; normal numbers of float16 only.
-uint32_t Encode(float x, Dtype dtype) {
-  const uint32_t bits = Bits(x);
-  if (dtype == Dtype::kFloat32) return bits;
-  if (dtype == Dtype::kBFloat16) return (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
-  if (std::abs(x) < 6.2e-5f) return bits >> 31 << 15;
-  const uint32_t rounded = bits + 0xfffu + (bits >> 13 & 1);
-  return (rounded >> 31 << 15) | ((rounded & 0x7fffffffu) - (112u << 23)) >> 13;
-}
-float Decode(uint32_t bits, Dtype dtype) {
-  if (dtype == Dtype::kFloat32) return FromBits(bits);
-  if (dtype == Dtype::kBFloat16) return FromBits(bits << 16);
-  const uint32_t exponent = bits >> 10 & 31, mantissa = bits & 1023, sign = bits >> 15 << 31;
-  if (exponent == 31) return FromBits(sign | 0x7f800000u | mantissa << 13);
-  if (exponent == 0) return std::ldexp(mantissa, -24) * (sign != 0 ? -1.0f : 1.0f);
-  return FromBits(sign | (exponent + 112) << 23 | mantissa << 13);
-}
-Floats Rounded(Floats x, Dtype dtype) {
-  for (float& v : x) v = Decode(Encode(v, dtype), dtype);
-  return x;
-}
-
-// ---- Guarded arrays of a device ----
-
-// (rows, length) elements of `dtype` with gaps, in device memory; everything that is not set is a
-// NaN of known bits. `shift` elements stand before the first row.
-class Array {
- public:
-  Array(gpu::Queue& queue, Dtype dtype, int64_t rows, int64_t length, int64_t gap, int64_t shift)
-      : queue_(queue), dtype_(dtype), rows_(rows), length_(length), gap_(gap), shift_(shift) {
-    host_.assign((shift + rows * stride() + 16) * SizeOf(dtype), 0xff);
-    auto memory = gpu::DeviceArray::Allocate(queue.device(), bytes());
-    EXPECT_TRUE(memory.ok()) << memory.status();
-    if (memory.ok()) memory_ = *std::move(memory);
-    Upload();
-  }
-
-  int64_t stride() const { return length_ + gap_; }
-  void* data() const { return memory_.as<char>() + shift_ * SizeOf(dtype_); }
-
-  void Set(const Floats& packed) {
-    for (int64_t i = 0; i < rows_ * length_; ++i) {
-      const uint32_t bits = Encode(packed[i], dtype_);
-      std::memcpy(&host_[Index(i)], &bits, SizeOf(dtype_));
-    }
-    Upload();
-  }
-  // Fails where a gap has changed.
-  Floats Get() {
-    std::vector<unsigned char> now(host_.size());
-    EXPECT_TRUE(queue_.CopyToHost(now.data(), memory_.data(), bytes()).ok());
-    const absl::Status status = queue_.Synchronize();
-    EXPECT_TRUE(status.ok()) << status;
-    Floats packed(rows_ * length_);
-    for (int64_t i = 0; i < rows_ * length_; ++i) {
-      uint32_t bits = 0;
-      std::memcpy(&bits, &now[Index(i)], SizeOf(dtype_));
-      packed[i] = Decode(bits, dtype_);
-      std::memset(&now[Index(i)], 0xff, SizeOf(dtype_));
-    }
-    for (const unsigned char byte : now) {
-      if (byte != 0xff) {
-        ADD_FAILURE() << "a gap was written";
-        break;
-      }
-    }
-    return packed;
-  }
-
- private:
-  int64_t bytes() const { return static_cast<int64_t>(host_.size()); }
-  size_t Index(int64_t i) const {
-    return static_cast<size_t>((shift_ + i / length_ * stride() + i % length_) * SizeOf(dtype_));
-  }
-  void Upload() {
-    EXPECT_TRUE(queue_.CopyToDevice(memory_.data(), host_.data(), bytes()).ok());
-    EXPECT_TRUE(queue_.Synchronize().ok());
-  }
-
-  gpu::Queue& queue_;
-  Dtype dtype_;
-  int64_t rows_, length_, gap_, shift_;
-  std::vector<unsigned char> host_;
-  gpu::DeviceArray memory_;
-};
-
-// ---- Running ----
+using reference::RoundTo;
 
 struct Case {
   SsmConvDesc desc;
@@ -140,33 +37,28 @@ struct Outputs {
 class SsmFftCudaTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    auto queue = gpu::Queue::Open(0);
-    if (!queue.ok()) GTEST_SKIP() << queue.status();
-    emulated_ = (*queue)->properties().name == "emulated";
-    stream_ = std::make_unique<Stream>(&pool_, *std::move(queue));
+    if (!stream_.ok()) GTEST_SKIP() << "no GPU";
   }
 
   Outputs Run(const Case& c, const DiagonalSsm& ssm, const Floats& u, const Floats& pre,
               const Floats& post, const Floats& state_in) {
     Outputs out;
     const SsmConvDesc& desc = c.desc;
-    gpu::Queue& queue = stream_->queue();
     auto filter = UploadSsmFft(ssm, c.block, desc.dtype, *stream_);
     EXPECT_TRUE(filter.ok()) << filter.status();
     if (!filter.ok()) return out;
     const int64_t rows = desc.batch * desc.channels;
     const auto make = [&](const Floats& values) {
-      Array array(queue, desc.dtype, rows, desc.length, c.gap, c.shift);
-      if (!values.empty()) array.Set(values);
-      return array;
+      return values.empty() ? DeviceData(stream_, desc.dtype, rows, desc.length, c.gap, c.shift)
+                            : DeviceData(stream_, desc.dtype, values, rows, c.gap, c.shift);
     };
-    Array gu = make(u), gpre = make(pre), gpost = make(post), separate = make({});
-    Array state(queue, Dtype::kFloat32, rows, 2 * desc.pairs, 0, 0);
+    DeviceData gu = make(u), gpre = make(pre), gpost = make(post), separate = make({});
+    DeviceData state(stream_, Dtype::kFloat32, rows, 2 * desc.pairs);
     if (!state_in.empty()) state.Set(state_in);
-    Array* y = c.alias == Case::kOverU          ? &gu
-               : c.alias == Case::kOverPreGate  ? &gpre
-               : c.alias == Case::kOverPostGate ? &gpost
-                                                : &separate;
+    DeviceData* y = c.alias == Case::kOverU          ? &gu
+                    : c.alias == Case::kOverPreGate  ? &gpre
+                    : c.alias == Case::kOverPostGate ? &gpost
+                                                     : &separate;
     SsmConvArgs args;
     args.u = gu.data();
     if (!pre.empty()) args.pre_gate = gpre.data();
@@ -174,11 +66,12 @@ class SsmFftCudaTest : public ::testing::Test {
     if (c.want_y) args.y = y->data();
     args.channel_stride = gu.stride();
     args.batch_stride = desc.channels * gu.stride();
-    if (!state_in.empty()) args.state_in = static_cast<const float*>(state.data());
-    if (c.want_state) args.state_out = static_cast<float*>(state.data());
+    if (!state_in.empty()) args.state_in = state.floats();
+    if (c.want_state) args.state_out = state.floats();
     const SsmConvPlan plan{desc, SsmEvaluation::kBlockFft, c.block, 0};
     const absl::Status status = RunSsmConvFftCuda(plan, **filter, args, *stream_);
     EXPECT_TRUE(status.ok()) << status;
+    for (DeviceData* data : {&gu, &gpre, &gpost, &separate, &state}) EXPECT_TRUE(data->Intact());
     out.y = y->Get();
     out.state = state.Get();
     return out;
@@ -190,7 +83,7 @@ class SsmFftCudaTest : public ::testing::Test {
     SCOPED_TRACE(absl::StrCat(desc.ToString(), " block ", c.block));
     const int64_t count = desc.batch * desc.channels * desc.length;
     const auto gate = [&](bool wanted, uint64_t s) {
-      return wanted ? Rounded(Normal(s, count), desc.dtype) : Floats();
+      return wanted ? RoundTo(Normal(s, count), desc.dtype) : Floats();
     };
     const DiagonalSsm ssm = reference::S4dLin(seed, desc.channels / desc.channels_per_filter,
                                               desc.pairs, c.dt_min, c.dt_max);
@@ -201,16 +94,14 @@ class SsmFftCudaTest : public ::testing::Test {
     const Outputs out = Run(c, ssm, u, pre, post, state);
     const reference::WithState expected = reference::SsmConv(ssm, desc, u, pre, post, state);
     if (c.want_y) {
-      EXPECT_TRUE(Near(out.y, expected.y, ToleranceOf(desc.dtype)));
+      EXPECT_TRUE(Near(out.y, expected.y, GpuTolerance(desc.dtype)));
     }
     if (c.want_state) {
-      EXPECT_TRUE(Near(out.state, expected.state, ToleranceOf(desc.dtype)));
+      EXPECT_TRUE(Near(out.state, expected.state, GpuTolerance(desc.dtype)));
     }
   }
 
-  ThreadPool pool_{2};
-  std::unique_ptr<Stream> stream_;
-  bool emulated_ = true;
+  GpuStream stream_;
 };
 
 Case MakeCase(Dtype dtype, int64_t length, int64_t block = 256, int64_t pairs = 8) {
@@ -242,7 +133,7 @@ TEST_F(SsmFftCudaTest, Blocks) {
     Case c = MakeCase(dtype, 2 * 4096 + 5, 4096);
     c.desc.channels = 1;
     ExpectCorrect(c, 2);
-    if (emulated_) continue;
+    if (stream_.emulated()) continue;
     for (const int64_t block : {256, 1024, 4096}) {
       for (const int64_t length : {100, 4096, 8191, 65536, 100003}) {
         Case large = MakeCase(dtype, length, block, 32);
@@ -286,7 +177,7 @@ TEST_F(SsmFftCudaTest, LayoutsAndAliases) {
         c.gap = gap;
         c.shift = gap == 1 ? 3 : 0;
         c.alias = alias;
-        if (emulated_ && dtype == Dtype::kFloat16 && alias != Case::kSeparate) continue;
+        if (stream_.emulated() && dtype == Dtype::kFloat16 && alias != Case::kSeparate) continue;
         ExpectCorrect(c, 600 + gap);
       }
     }
@@ -349,7 +240,7 @@ TEST_F(SsmFftCudaTest, Splits) {
           args.batch_stride = 2 * length;
           args.channel_stride = length;
           args.state_in = args.state_out = state.data();
-          Stream cpu(&pool_);
+          Stream cpu(&stream_->pool());
           ASSERT_TRUE(RunSsmConv(*plan, *filter, args, cpu).ok());
         } else {
           Outputs outputs = Run(c, ssm, part(u), part(pre), part(post), state);

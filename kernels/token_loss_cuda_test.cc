@@ -1,38 +1,39 @@
 #include <cmath>
 #include <random>
 
-#include "kernels/testing/gpu_buffers.h"
+#include "kernels/testing/device_data.h"
 #include "kernels/token_loss.h"
 
 namespace longwave {
 namespace {
 
+using reference::DeviceData;
 using reference::Doubles;
 using reference::Floats;
-using reference::GpuBuffer;
+using reference::GpuStream;
 using reference::Near;
 using reference::Normal;
-using reference::Round;
+using reference::RoundTo;
 
 // Sums are float32 for every dtype, so the loss is right to float32's tolerance.
-void ExpectCorrect(Stream& stream, const TokenLossDesc& desc, double scale = 1,
+void ExpectCorrect(GpuStream& stream, const TokenLossDesc& desc, double scale = 1,
                    double tolerance = 2e-6) {
   SCOPED_TRACE(desc.ToString());
   std::mt19937_64 random(desc.rows + desc.vocab);
   const Floats hidden =
-      Round(desc.dtype, Normal(random(), desc.rows * desc.width, scale / std::sqrt(desc.width)));
-  const Floats embedding = Round(desc.dtype, Normal(random(), desc.vocab * desc.width));
+      RoundTo(Normal(random(), desc.rows * desc.width, scale / std::sqrt(desc.width)), desc.dtype);
+  const Floats embedding = RoundTo(Normal(random(), desc.vocab * desc.width), desc.dtype);
   std::vector<int32_t> targets;
   for (int64_t r = 0; r < desc.rows; ++r) {
     targets.push_back(static_cast<int32_t>(random() % desc.vocab));
   }
   targets.front() = static_cast<int32_t>(desc.vocab - 1);
   targets.back() = 0;
-  GpuBuffer gh(stream, desc.dtype, hidden), ge(stream, desc.dtype, embedding);
-  GpuBuffer nll(stream, Dtype::kFloat32, desc.rows);
-  const reference::GpuIntegers<int32_t> gt(stream, targets);
+  DeviceData gh(stream, desc.dtype, hidden), ge(stream, desc.dtype, embedding);
+  DeviceData nll(stream, Dtype::kFloat32, 1, desc.rows);
+  const reference::DeviceIntegers<int32_t> gt(stream, targets);
   const absl::Status status =
-      RunTokenLoss(desc, {gh.data(), ge.data(), gt.data(), nll.floats()}, stream);
+      RunTokenLoss(desc, {gh.data(), ge.data(), gt.data(), nll.floats()}, *stream);
   ASSERT_TRUE(status.ok()) << status;
   EXPECT_TRUE(nll.Intact());
   EXPECT_TRUE(
@@ -42,45 +43,45 @@ void ExpectCorrect(Stream& stream, const TokenLossDesc& desc, double scale = 1,
 }
 
 TEST(TokenLossCudaTest, RowsVocabulariesAndTypes) {
-  auto stream = reference::OpenGpu();
-  if (stream == nullptr) GTEST_SKIP() << "no GPU";
+  GpuStream stream;
+  if (!stream.ok()) GTEST_SKIP() << "no GPU";
   for (const Dtype dtype : {Dtype::kFloat32, Dtype::kBFloat16, Dtype::kFloat16}) {
     for (const int64_t rows : {2, 67}) {
       for (const int64_t vocab : {2, 12, 255, 1001, 2050}) {
-        ExpectCorrect(*stream, {rows, 24, vocab, dtype});
+        ExpectCorrect(stream, {rows, 24, vocab, dtype});
       }
     }
-    ExpectCorrect(*stream, {5, 7, 4099, dtype});
+    ExpectCorrect(stream, {5, 7, 4099, dtype});
   }
 }
 
 TEST(TokenLossCudaTest, SlicesOfTheVocabulary) {
-  auto stream = reference::OpenGpu();
-  if (stream == nullptr) GTEST_SKIP() << "no GPU";
-  ExpectCorrect(*stream, {2, 3, 131073, Dtype::kBFloat16});
-  ExpectCorrect(*stream, {3, 2, 262147, Dtype::kFloat32});
+  GpuStream stream;
+  if (!stream.ok()) GTEST_SKIP() << "no GPU";
+  ExpectCorrect(stream, {2, 3, 131073, Dtype::kBFloat16});
+  ExpectCorrect(stream, {3, 2, 262147, Dtype::kFloat32});
 }
 
 TEST(TokenLossCudaTest, TilesOfRows) {
-  auto stream = reference::OpenGpu();
-  if (stream == nullptr) GTEST_SKIP() << "no GPU";
-  ExpectCorrect(*stream, {4099, 2, 5, Dtype::kFloat32});
+  GpuStream stream;
+  if (!stream.ok()) GTEST_SKIP() << "no GPU";
+  ExpectCorrect(stream, {4099, 2, 5, Dtype::kFloat32});
 }
 
 // Logits of some hundreds, where 16-bit logits would be off by one.
 TEST(TokenLossCudaTest, LargeLogits) {
-  auto stream = reference::OpenGpu();
-  if (stream == nullptr) GTEST_SKIP() << "no GPU";
-  ExpectCorrect(*stream, {40, 16, 900, Dtype::kFloat32}, 100);
-  ExpectCorrect(*stream, {40, 16, 900, Dtype::kBFloat16}, 100);
+  GpuStream stream;
+  if (!stream.ok()) GTEST_SKIP() << "no GPU";
+  ExpectCorrect(stream, {40, 16, 900, Dtype::kFloat32}, 100);
+  ExpectCorrect(stream, {40, 16, 900, Dtype::kBFloat16}, 100);
 }
 
 TEST(TokenLossCudaTest, ATargetThatIsNoTokenGivesNan) {
-  auto stream = reference::OpenGpu();
-  if (stream == nullptr) GTEST_SKIP() << "no GPU";
-  GpuBuffer hidden(*stream, Dtype::kFloat32, Floats(8, 1)),
-      embedding(*stream, Dtype::kFloat32, Floats(12, 1)), nll(*stream, Dtype::kFloat32, 2);
-  const reference::GpuIntegers<int32_t> targets(*stream, {3, -1});
+  GpuStream stream;
+  if (!stream.ok()) GTEST_SKIP() << "no GPU";
+  DeviceData hidden(stream, Dtype::kFloat32, Floats(8, 1)),
+      embedding(stream, Dtype::kFloat32, Floats(12, 1)), nll(stream, Dtype::kFloat32, 1, 2);
+  const reference::DeviceIntegers<int32_t> targets(stream, {3, -1});
   ASSERT_TRUE(RunTokenLoss({2, 4, 3},
                            {hidden.data(), embedding.data(), targets.data(), nll.floats()}, *stream)
                   .ok());
@@ -88,11 +89,11 @@ TEST(TokenLossCudaTest, ATargetThatIsNoTokenGivesNan) {
 }
 
 TEST(TokenLossCudaTest, ModelShape) {
-  auto stream = reference::OpenGpu();
-  if (stream == nullptr) GTEST_SKIP() << "no GPU";
-  if (reference::Emulated(*stream)) GTEST_SKIP() << "too slow in the emulator";
-  ExpectCorrect(*stream, {33, 768, 50264, Dtype::kBFloat16}, 3);
-  ExpectCorrect(*stream, {4100, 64, 5000, Dtype::kBFloat16}, 3);
+  GpuStream stream;
+  if (!stream.ok()) GTEST_SKIP() << "no GPU";
+  if (stream.emulated()) GTEST_SKIP() << "too slow in the emulator";
+  ExpectCorrect(stream, {33, 768, 50264, Dtype::kBFloat16}, 3);
+  ExpectCorrect(stream, {4100, 64, 5000, Dtype::kBFloat16}, 3);
 }
 
 }  // namespace

@@ -34,8 +34,8 @@ LONGWAVE_DEVICE int WarpOfBlock() { return static_cast<int>(threadIdx.x) / kWarp
 LONGWAVE_DEVICE void SyncBlock() { __syncthreads(); }
 LONGWAVE_DEVICE void SyncWarp() { __syncwarp(); }
 
-// T of 4 bytes. Up and Down: a lane without a partner, in the warp or in its part of `width` lanes (a
-// power of two), gets its own value.
+// T of 4 bytes. Up and Down: a lane without a partner, in the warp or in its part of `width` lanes
+// (a power of two), gets its own value.
 template <typename T>
 LONGWAVE_DEVICE T ShuffleUp(T value, int delta, int width = kWarp) {
   return __shfl_up_sync(0xffffffffu, value, delta, width);
@@ -58,32 +58,42 @@ LONGWAVE_DEVICE unsigned char* DynamicShared() {
   return longwave_shared;
 }
 
-// Warps of one block that meet two by two: `threads` of barrier `id` (1 to 15), some of which only
-// arrive, and those that wait. What was written before the arrival is seen after the wait.
-LONGWAVE_DEVICE void BarrierArrive(int id, int threads) {
-  asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
+// A barrier in shared memory that some threads of a block only pass a word on with and others wait
+// for: phase after phase, each over when `count` threads have arrived. What they wrote before is
+// seen after the wait. `parity`: of the phase that is waited for, 0 for the first.
+using PhaseBarrier = uint64_t;
+LONGWAVE_DEVICE unsigned SharedAddress(const void* p) {
+  return static_cast<unsigned>(__cvta_generic_to_shared(p));
 }
-LONGWAVE_DEVICE void BarrierSync(int id, int threads) {
-  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
-}
-
-// Flags in shared memory between warps of one block: what was written before the store is seen
-// after the load that sees it. A loop that waits calls Pause().
-LONGWAVE_DEVICE int LoadAcquire(const int* shared) {
-  int value;
-  asm volatile("ld.acquire.cta.shared.b32 %0, [%1];"
-               : "=r"(value)
-               : "r"(static_cast<unsigned>(__cvta_generic_to_shared(shared)))
-               : "memory");
-  return value;
-}
-LONGWAVE_DEVICE void StoreRelease(int* shared, int value) {
-  asm volatile("st.release.cta.shared.b32 [%0], %1;" ::"r"(
-                   static_cast<unsigned>(__cvta_generic_to_shared(shared))),
-               "r"(value)
+LONGWAVE_DEVICE void InitBarrier(PhaseBarrier* barrier, int count) {
+  asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(SharedAddress(barrier)), "r"(count)
                : "memory");
 }
-LONGWAVE_DEVICE void Pause() { __nanosleep(20); }
+LONGWAVE_DEVICE void Arrive(PhaseBarrier* barrier) {
+  asm volatile("{\n .reg .b64 state;\n mbarrier.arrive.shared.b64 state, [%0];\n}" ::"r"(
+                   SharedAddress(barrier))
+               : "memory");
+}
+LONGWAVE_DEVICE void Wait(PhaseBarrier* barrier, int parity) {
+  int done = 0;
+  while (done == 0) {
+#if __CUDA_ARCH__ >= 900
+    asm volatile(
+        "{\n .reg .pred p;\n mbarrier.try_wait.parity.shared.b64 p, [%1], %2;\n"
+        " selp.b32 %0, 1, 0, p;\n}"
+        : "=r"(done)
+        : "r"(SharedAddress(barrier)), "r"(parity)
+        : "memory");
+#else
+    asm volatile(
+        "{\n .reg .pred p;\n mbarrier.test_wait.parity.shared.b64 p, [%1], %2;\n"
+        " selp.b32 %0, 1, 0, p;\n}"
+        : "=r"(done)
+        : "r"(SharedAddress(barrier)), "r"(parity)
+        : "memory");
+#endif
+  }
+}
 
 // 16 bytes from global to shared memory, asynchronously; both aligned to 16. `valid` of the 16 are
 // read, the rest become zero.
@@ -147,11 +157,6 @@ LONGWAVE_DEVICE void LoadMatricesTransposed(uint32_t (&r)[4], const void* row) {
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
                : "r"(static_cast<unsigned>(__cvta_generic_to_shared(row)))
                : "memory");
-}
-
-// Brings the 128 bytes around p into the second-level cache, some time.
-LONGWAVE_DEVICE void PrefetchToL2(const void* p) {
-  asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
 }
 
 // 16 bytes that are read once: past the first-level cache's lines of others.

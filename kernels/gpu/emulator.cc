@@ -44,10 +44,10 @@ struct Block {
   std::vector<Fiber*> fibers;
   std::vector<Warp> warps;
   Barrier barrier;
-  Barrier named[16];
   std::vector<unsigned char> shared;
-  size_t running = 0;     // index of the fiber that runs
-  uint64_t progress = 0;  // grows whenever a barrier opens, a thread ends or yields
+  size_t running = 0;                  // index of the fiber that runs
+  uint64_t yields = 0, yields_at = 0;  // turns given away since `progress` had that value
+  uint64_t progress = 0;               // grows whenever a barrier opens, a thread ends or yields
   jmp_buf main;
   const std::function<void()>* kernel = nullptr;
 };
@@ -142,10 +142,11 @@ const Words* Exchange(const Words& words) {
 
 void SyncBlock() { Wait(block->barrier, static_cast<int>(block->fibers.size())); }
 void SyncWarp() { Wait(MyWarp().barrier, 32); }
-void BarrierArrive(int id, int threads) { Arrive(block->named[id], threads); }
-void BarrierSync(int id, int threads) { Wait(block->named[id], threads); }
+void Progress() { ++block->progress; }
 void Yield() {
-  ++block->progress;
+  if (block->yields_at != block->progress) block->yields = 0;
+  block->yields_at = block->progress;
+  if (++block->yields > 64 * block->fibers.size()) Fail("a wait for what nobody does");
   SwitchToNext();
 }
 unsigned char* Shared() {
@@ -174,7 +175,6 @@ void Run(dim3 grid, dim3 dimensions, size_t shared_bytes, const std::function<vo
       for (unsigned x = 0; x < grid.x; ++x) {
         state.warps.assign(dimensions.x / 32, Warp{});
         state.barrier = Barrier{};
-        std::fill(std::begin(state.named), std::end(state.named), Barrier{});
         state.shared.assign(shared_bytes + 128, 0xff);  // NaN: nobody may count on zeros
         for (unsigned t = 0; t < dimensions.x; ++t) {
           Fiber& fiber = *state.fibers[t];

@@ -40,9 +40,8 @@ using Words = uint32_t[6];
 const Words* Exchange(const Words& words);
 void SyncBlock();
 void SyncWarp();
-void BarrierArrive(int id, int threads);
-void BarrierSync(int id, int threads);
-void Yield();  // lets the other fibers run
+void Progress();  // something happened that others may wait for
+void Yield();     // lets the other fibers run
 unsigned char* Shared();
 
 // Runs the grid to its end.
@@ -59,8 +58,6 @@ inline int Lane() { return static_cast<int>(threadIdx.x) % 32; }
 inline int WarpOfBlock() { return static_cast<int>(threadIdx.x) / 32; }
 inline void SyncBlock() { emulator::SyncBlock(); }
 inline void SyncWarp() { emulator::SyncWarp(); }
-inline void BarrierArrive(int id, int threads) { emulator::BarrierArrive(id, threads); }
-inline void BarrierSync(int id, int threads) { emulator::BarrierSync(id, threads); }
 
 template <typename T>
 inline T ShuffleFrom(T value, int lane) {
@@ -83,10 +80,25 @@ inline T ShuffleXor(T value, int mask) {
   return ShuffleFrom(value, Lane() ^ mask);
 }
 
+// The count, how many are missing in this phase, the phase's parity.
+struct PhaseBarrier {
+  int16_t count, missing;
+  int32_t parity;
+};
+inline void InitBarrier(PhaseBarrier* barrier, int count) {
+  *barrier = {static_cast<int16_t>(count), static_cast<int16_t>(count), 0};
+}
+inline void Arrive(PhaseBarrier* barrier) {
+  emulator::Progress();
+  if (--barrier->missing > 0) return;
+  barrier->missing = barrier->count;
+  barrier->parity ^= 1;
+}
+inline void Wait(PhaseBarrier* barrier, int parity) {
+  while (barrier->parity == parity) emulator::Yield();
+}
+
 inline unsigned char* DynamicShared() { return emulator::Shared(); }
-inline int LoadAcquire(const int* shared) { return *shared; }
-inline void StoreRelease(int* shared, int value) { *shared = value; }
-inline void Pause() { emulator::Yield(); }
 
 // The real copy lands between its start and the wait; here it lands at once, so a missing wait is
 // not seen.
@@ -133,7 +145,6 @@ inline void LoadMatricesTransposed(uint32_t (&r)[4], const void* row) {
   }
 }
 
-inline void PrefetchToL2(const void*) {}
 inline uint4 LoadStreaming(const void* p) { return *static_cast<const uint4*>(p); }
 inline void StoreStreaming(void* p, uint4 value) { *static_cast<uint4*>(p) = value; }
 

@@ -1,6 +1,8 @@
-// Eight values at a time between memory and float32 registers, and a call by dtype.
+// Eight values at a time between memory and float32 registers, activations, and a call by dtype.
 #pragma once
 
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include "kernels/dtype.h"
 #include "kernels/gpu/device_code.h"
 
@@ -54,8 +56,26 @@ LONGWAVE_DEVICE void StoreSome(T* p, int count, const float (&v)[8]) {
     if (i < count) p[i] = FromFloat<T>(v[i]);
   }
 }
+// The first eight of `count` values, at once where there are eight and `vectors` says that p is
+// aligned to 16 bytes.
+template <typename T>
+LONGWAVE_DEVICE void LoadUpTo8(const T* p, int64_t count, bool vectors, float (&v)[8]) {
+  if (vectors && count >= 8) {
+    Load8(p, v);
+  } else {
+    LoadSome(p, static_cast<int>(count), v);
+  }
+}
+template <typename T>
+LONGWAVE_DEVICE void StoreUpTo8(T* p, int64_t count, bool vectors, const float (&v)[8]) {
+  if (vectors && count >= 8) {
+    Store8(p, v);
+  } else {
+    StoreSome(p, static_cast<int>(count), v);
+  }
+}
 
-// What activations are of one value; NaN stays NaN.
+// What activations are of one value, right to float32; NaN stays NaN.
 LONGWAVE_DEVICE float Sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 LONGWAVE_DEVICE float GeluTanh(float x) {
   constexpr float kTwice = 2 * 0.7978845608028654f;  // 0.5 (1 + tanh(w)) = sigmoid(2 w)
@@ -78,6 +98,17 @@ auto WithType(Dtype dtype, F f) {
     default:
       return f(float());
   }
+}
+
+// f(T(), TOther()) with the types of `dtype` and of `other`, which is the same or float32.
+template <typename F>
+absl::Status WithTypes(const char* name, Dtype dtype, Dtype other, F f) {
+  return WithType(dtype, [&](auto type) -> absl::Status {
+    if (other == dtype) return f(type, type);
+    if (other == Dtype::kFloat32) return f(type, float());
+    return absl::InvalidArgumentError(
+        absl::StrCat(name, ": ", Name(dtype), " together with ", Name(other)));
+  });
 }
 
 }  // namespace longwave::gpu

@@ -50,7 +50,7 @@ float Decode(const char* from, Dtype dtype) {
   return dtype == Dtype::kBFloat16 ? FromBFloat16(bits) : FromFloat16(bits);
 }
 
-constexpr unsigned char kSentinel = 0xfb;  // a NaN in every type
+constexpr unsigned char kSentinel = 0xff;  // a NaN in every type
 
 }  // namespace
 

@@ -6,6 +6,8 @@
 #include <cstdlib>
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "kernels/dtype.h"
 #include "kernels/gpu/queue.h"
@@ -31,6 +33,7 @@ class GpuStream {
     return queue().properties().name == "emulated" || std::getenv("LONGWAVE_TEST_SMALL") != nullptr;
   }
   Stream& operator*() { return *stream_; }
+  Stream* operator->() { return stream_.get(); }
   gpu::Queue& queue() { return stream_->queue(); }
 
  private:
@@ -45,8 +48,8 @@ class DeviceData {
   DeviceData(GpuStream& stream, Dtype dtype, int64_t rows, int64_t count, int64_t gap = 0,
              int64_t offset = 0);
   // `values` (rows, count).
-  DeviceData(GpuStream& stream, Dtype dtype, const Floats& values, int64_t rows, int64_t gap = 0,
-             int64_t offset = 0);
+  DeviceData(GpuStream& stream, Dtype dtype, const Floats& values, int64_t rows = 1,
+             int64_t gap = 0, int64_t offset = 0);
 
   void* data() const {
     return static_cast<char*>(memory_.data()) + (kGuard + offset_) * SizeOf(dtype_);
@@ -67,6 +70,34 @@ class DeviceData {
   GpuStream& stream_;
   Dtype dtype_;
   int64_t rows_, count_, gap_, offset_;
+  gpu::DeviceArray memory_;
+};
+
+// Integers on the GPU.
+template <typename T>
+class DeviceIntegers {
+ public:
+  DeviceIntegers(GpuStream& stream, std::vector<T> values)
+      : stream_(stream), values_(std::move(values)) {
+    const auto bytes = static_cast<int64_t>(values_.size() * sizeof(T));
+    auto memory = gpu::DeviceArray::Allocate(stream.queue().device(), bytes);
+    EXPECT_TRUE(memory.ok()) << memory.status();
+    if (!memory.ok()) return;
+    memory_ = *std::move(memory);
+    EXPECT_TRUE(stream.queue().CopyToDevice(memory_.data(), values_.data(), bytes).ok());
+    EXPECT_TRUE(stream.queue().Synchronize().ok());
+  }
+  T* data() const { return memory_.template as<T>(); }
+  // Waits for the stream.
+  std::vector<T> Get() {
+    EXPECT_TRUE(stream_.queue().CopyToHost(values_.data(), memory_.data(), memory_.bytes()).ok());
+    EXPECT_TRUE(stream_.queue().Synchronize().ok());
+    return values_;
+  }
+
+ private:
+  GpuStream& stream_;
+  std::vector<T> values_;
   gpu::DeviceArray memory_;
 };
 

@@ -131,8 +131,9 @@ class Bundle(CliTest):
         self.path("precious").mkdir()
         self.path("precious/file", "kept")
         self.path("build/bin").mkdir()
-        for name in ("build/longwave", "build/bin/some_cuda_test"):
-            self.path(name, "").chmod(0o755)
+        for name in ("longwave", "bin/kernels_cuda_test", "bin/worker_test", "bin/golden_test",
+                     "bin/golden_slow_test"):
+            self.path(f"build/{name}", "").chmod(0o755)
         run = subprocess.run([sys.executable, "-B", str(SOURCE / "tests/gpu/bundle.py"), "--build",
                               str(self.path("build")), "--out", str(self.path("precious"))],
                              capture_output=True, text=True, check=False)

@@ -27,6 +27,9 @@ import tempfile
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
+# The test programs and which of their tests need a GPU; the first two go under the sanitizers.
+TESTS = {"kernels_cuda_test": "*", "worker_test": "*Device*", "golden_test": "*", "golden_slow_test": "*"}
+SANITIZED = ["kernels_cuda_test", "worker_test"]
 SANITIZERS = {"memcheck": r"ERROR SUMMARY: (\d+) error", "racecheck": r"RACECHECK SUMMARY: (\d+) hazard"}
 
 
@@ -135,13 +138,12 @@ def machine():
 
 def run_tests(options, env):
     results = []
-    for program in sorted(options.programs.glob("*_cuda_test")):
+    for program in (options.programs / name for name in TESTS):
         say(f"{program.name}")
         with tempfile.TemporaryDirectory() as folder:
             report = pathlib.Path(folder) / "report.json"
-            command = [str(program), "--gtest_brief=1", f"--gtest_output=json:{report}"]
-            if options.filter:
-                command.append(f"--gtest_filter={options.filter}")
+            command = [str(program), "--gtest_brief=1", f"--gtest_output=json:{report}",
+                       f"--gtest_filter={options.filter or TESTS[program.name]}"]
             begin = time.monotonic()
             code = subprocess.run(command, env=env, cwd=HERE, check=False).returncode
             results.append(summary(program.name, code, report, time.monotonic() - begin))
@@ -189,14 +191,13 @@ def run_sanitizers(options, env):
     program, results = sanitizer(), []
     # The tests leave out shapes whose only point is their size.
     env = dict(env, LONGWAVE_TEST_SMALL="1")
-    for test in sorted(options.programs.glob("*_cuda_test")):
+    for test in (options.programs / name for name in SANITIZED):
         for tool in options.tools:
             say(f"{tool} over {test.name}")
             command = [program, "--tool", tool, "--error-exitcode", "99", "--print-limit", "20",
                        *(["--report-api-errors", "no"] if tool == "memcheck" else []),  # tests provoke some
-                       str(test), "--gtest_brief=1"]
-            if options.filter:
-                command.append(f"--gtest_filter={options.filter}")
+                       str(test), "--gtest_brief=1",
+                       f"--gtest_filter={options.filter or TESTS[test.name]}"]
             begin = time.monotonic()
             run = subprocess.run(command, env=env, cwd=HERE, check=False, stdout=subprocess.PIPE,
                                  stderr=subprocess.STDOUT, text=True, errors="replace")
