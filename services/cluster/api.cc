@@ -58,8 +58,6 @@ const char* Title(int status) {
       return "Not found";
     case 405:
       return "Method not allowed";
-    case 408:
-      return "Request timeout";
     case 409:
       return "Conflict";
     case 413:
