@@ -14,7 +14,6 @@ namespace {
 
 static_assert(std::endian::native == std::endian::little, "elements are copied as they are");
 
-constexpr int64_t kWrittenHeader = 128;  // np.save's own size for shapes of a few dimensions
 constexpr int64_t kIdsAtOnce = 8192;
 
 int64_t ByteSize(NpyType type) { return type == NpyType::kInt64 ? 8 : 4; }
@@ -118,7 +117,7 @@ absl::StatusOr<std::unique_ptr<NpyWriter>> NpyWriter::Create(const std::string& 
                                                              NpyType type) {
   absl::StatusOr<std::unique_ptr<AtomicFile>> file = AtomicFile::Create(path);
   if (!file.ok()) return file.status();
-  const std::vector<uint8_t> room(kWrittenHeader);
+  const std::vector<uint8_t> room(kWrittenNpyHeader);
   absl::Status wrote = (*file)->Append(room);
   if (!wrote.ok()) return wrote;
   return std::unique_ptr<NpyWriter>(new NpyWriter(*std::move(file), type));
@@ -152,7 +151,7 @@ absl::Status NpyWriter::Append(absl::Span<const int32_t> values) {
 }
 
 absl::Status NpyWriter::Commit(const std::vector<int64_t>& shape, const std::string& final_path) {
-  absl::StatusOr<std::string> header = FormatNpyHeader(type_, shape, kWrittenHeader);
+  absl::StatusOr<std::string> header = FormatNpyHeader(type_, shape, kWrittenNpyHeader);
   if (!header.ok()) return Named(file_->path(), header.status());
   absl::StatusOr<NpyHeader> parsed = ParseNpyHeader(
       absl::Span<const uint8_t>(reinterpret_cast<const uint8_t*>(header->data()), header->size()));

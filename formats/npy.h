@@ -30,6 +30,9 @@ struct NpyHeader {
 // The longest header that is read, magic included. NumPy itself stops at 10000 bytes.
 inline constexpr int64_t kMaxNpyHeader = 64 << 10;
 
+// What NpyWriter writes: np.save's own size for shapes of a few dimensions.
+inline constexpr int64_t kWrittenNpyHeader = 128;
+
 bool StartsWithNpyMagic(absl::Span<const uint8_t> bytes);
 
 // Parses magic, version and the header dictionary. `bytes` may be longer than the header. A Fortran

@@ -27,6 +27,9 @@ void AddRunCommand(CLI::App& app, Action& action);
 void AddInspectCommand(CLI::App& app, Action& action);
 void AddPlotCommand(CLI::App& app, Action& action);
 void AddBenchCommand(CLI::App& app, Action& action);
+void AddServeCommand(CLI::App& app, Action& action);
+void AddWorkerCommand(CLI::App& app, Action& action);
+void AddClientCommands(CLI::App& app, Action& action);       // submit, status, result, cancel, list
 void AddBenchModelCommand(CLI::App& bench, Action& action);  // `bench model`
 
 }  // namespace longwave

@@ -15,6 +15,8 @@ constexpr char kExamples[] = R"(Examples:
   longwave run examples/h3-dna examples/ecoli536.fna.gz --out track.npy
   longwave plot track.npy --out track.html
   longwave bench ops
+  longwave serve --data DIR --models examples --workers 2
+  longwave submit h3-dna genome.fa --wait
 
 longwave COMMAND --help says all of a command, with more examples.)";
 
@@ -32,6 +34,9 @@ int main(int argc, char** argv) {
   AddInspectCommand(app, action);
   AddPlotCommand(app, action);
   AddBenchCommand(app, action);
+  AddServeCommand(app, action);
+  AddWorkerCommand(app, action);
+  AddClientCommands(app, action);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& e) {  // --help, --version

@@ -74,6 +74,19 @@ void SequenceRunner::Reset() {
   stepped_ = false;
 }
 
+absl::Status SequenceRunner::Resume(int64_t position, const HostState& host) {
+  if (position > 0 && model_->attention_layers() > 0) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("a sequence cannot be resumed at ", position, ": the model has ",
+                     model_->attention_layers(), " attention layers"));
+  }
+  Reset();
+  LONGWAVE_RETURN_IF_ERROR(reset_);
+  LONGWAVE_RETURN_IF_ERROR(ImportState(host));
+  state_.position = position;
+  return absl::OkStatus();
+}
+
 absl::Status SequenceRunner::CheckTokens(absl::Span<const int32_t> tokens,
                                          int64_t first_position) const {
   const int64_t vocab = model_->config().vocab_size, length = Size(tokens) / options_.batch;

@@ -81,6 +81,10 @@ class SequenceRunner {
     return model_->ImportState(host, state_, stream_);
   }
 
+  // A sequence goes on where ExportState() was called, perhaps in another process, after `position`
+  // tokens. FailedPrecondition for a model with attention, whose caches are not in the state.
+  absl::Status Resume(int64_t position, const HostState& host);
+
   // Until all that was queued is done.
   absl::Status Synchronize();
   // From now on the parts of each pass are marked; null: no more. Steps are then not replayed.

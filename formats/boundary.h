@@ -1,0 +1,44 @@
+// A boundary: all that one chunk of a sequence hands to the next, as a file. docs/formats.md has
+// the layout. It is taken up only by what it was made for: the same model, the same position, and
+// not one bit changed.
+//
+// Thread safety: plain data and pure functions.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+
+namespace longwave {
+
+struct BoundaryTensor {
+  std::string name;  // "layers.3.ssm"
+  std::vector<int64_t> shape;
+  std::vector<float> values;
+
+  bool operator==(const BoundaryTensor&) const = default;
+};
+
+struct Boundary {
+  std::string model_hash;     // 64 hexadecimal digits
+  int64_t position = 0;       // tokens before it
+  std::vector<double> carry;  // the task's: see ChunkTask::carry()
+  std::vector<BoundaryTensor> tensors;
+
+  bool operator==(const Boundary&) const = default;
+};
+
+// InvalidArgument for what the layout cannot hold, naming it.
+absl::StatusOr<std::string> FormatBoundary(const Boundary& boundary);
+// DataLoss where the checksum is not that of the bytes; InvalidArgument for bytes that are no
+// boundary.
+absl::StatusOr<Boundary> ParseBoundary(absl::string_view bytes);
+// FailedPrecondition, with both values, unless the boundary is of this model and position.
+absl::Status CheckBoundary(const Boundary& boundary, const std::string& model_hash,
+                           int64_t position);
+
+}  // namespace longwave

@@ -1,0 +1,63 @@
+#include "scheduler/protocol/messages.h"
+
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace longwave {
+namespace {
+
+using ::testing::HasSubstr;
+
+std::vector<Message> All() {
+  const ChunkKey key{"0123456789abcdef", int64_t{1} << 40, 7};
+  return {Hello{1, "cpu"},
+          Ready{1 << 20},
+          Progress{key},
+          Done{key, 32768, "aa", "bb"},
+          Failed{key, true, std::string("token id 300\0x", 14)},
+          HandBack{key},
+          Goodbye{},
+          Welcome{"file:///data/objects", "/models", 1000, 6000},
+          Assign{key, 6, "h3-dna", "cafe", 2, 8192, 1000, 1 << 30, 4938920, 1},
+          Committed{key},
+          Dropped{key, "an older epoch"},
+          Unknown{},
+          Drain{}};
+}
+
+TEST(Messages, EachComesBackAsItWas) {
+  const std::vector<Message> all = All();
+  ASSERT_EQ(all.size(), std::variant_size_v<Message>);
+  for (size_t i = 0; i < all.size(); ++i) {
+    ASSERT_EQ(all[i].index(), i);
+    const auto again = Decode(Encode(all[i]));
+    ASSERT_TRUE(again.ok()) << again.status();
+    EXPECT_TRUE(*again == all[i]) << Name(all[i]);
+  }
+}
+
+TEST(Messages, EveryOtherLengthIsRefused) {
+  for (const Message& message : All()) {
+    const std::string bytes = Encode(message);
+    for (size_t size = 0; size < bytes.size(); ++size) {
+      EXPECT_FALSE(Decode(bytes.substr(0, size)).ok()) << Name(message) << size;
+    }
+    EXPECT_THAT(Decode(bytes + "x").status().message(), HasSubstr("1 bytes too many"));
+  }
+  EXPECT_FALSE(Decode(std::string(kMaxMessageBytes + 1, 'L')).ok());
+}
+
+TEST(Messages, WhatNoSenderSaysIsRefused) {
+  EXPECT_FALSE(Decode("Lx").ok());
+  EXPECT_FALSE(Decode(std::string("\x4d\0", 2)).ok());
+  EXPECT_FALSE(Decode(Encode(Ready{-1})).ok());
+  EXPECT_FALSE(Decode(Encode(Progress{{"a", -1, 1}})).ok());
+  std::string failed = Encode(Failed{{"", 0, 1}, true, ""});
+  failed[2 + 4 + 8 + 8] = 2;
+  EXPECT_THAT(Decode(failed).status().message(), HasSubstr("Failed: a number out of its range"));
+}
+
+}  // namespace
+}  // namespace longwave

@@ -1,0 +1,105 @@
+#include "services/cluster/planner.h"
+
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "formats/token_input.h"
+#include "scheduler/protocol/messages.h"
+
+namespace longwave {
+namespace {
+
+constexpr int64_t kTokensAtOnce = 1 << 20;
+
+absl::Status CheckLogits(const Job& job, int64_t tokens) {
+  const int64_t most = job.spec.max_logits_bytes / static_cast<int64_t>(sizeof(float));
+  if (job.spec.task != Task::kLogits || tokens <= most / job.columns) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("logits of more than ", most / job.columns, " tokens x vocabulary ", job.columns,
+                   " pass max_logits_bytes ", job.spec.max_logits_bytes));
+}
+
+}  // namespace
+
+std::string FileName(const std::string& id) { return absl::StrCat("files/", id); }
+
+absl::StatusOr<bool> Planner::PlanOne(const std::function<bool()>& stop, int64_t now_ms) {
+  const absl::StatusOr<std::vector<Job>> jobs = store_.Unplanned(1);
+  if (!jobs.ok()) return jobs.status();
+  if (jobs->empty()) return false;
+  const Job& job = jobs->front();
+  const absl::StatusOr<Plan> plan = WriteTokens(job, stop);
+  if (stop()) return false;  // it is planned anew after the next start
+  absl::Status status = plan.status();
+  if (plan.ok()) {
+    status = store_.SetPlan(job.id, *plan);
+  } else if (absl::IsInvalidArgument(status) || absl::IsNotFound(status) ||
+             absl::IsDataLoss(status)) {
+    status = store_.FailJob(job.id, std::string(status.message()), now_ms);
+  }
+  if (absl::IsAborted(status) || absl::IsNotFound(status)) {  // cancelled or deleted meanwhile
+    status = RemoveTokens(job.id);
+  }
+  if (!status.ok()) return status;
+  return true;
+}
+
+absl::Status Planner::RemoveTokens(const std::string& job) {
+  return objects_.Delete(TokensName(job));
+}
+
+absl::StatusOr<Plan> Planner::WriteTokens(const Job& job, const std::function<bool()>& stop) {
+  const absl::StatusOr<ModelEntry> model = models_.Find(job.spec.model);
+  if (!model.ok()) return model.status();
+  const absl::StatusOr<StoredFile> file = store_.GetFile(job.spec.input);
+  if (!file.ok()) return file.status();
+  const absl::StatusOr<std::string> path = objects_.LocalPath(FileName(file->id));
+  if (!path.ok()) return path.status();
+  absl::StatusOr<std::unique_ptr<ByteSource>> source = ByteSource::Open(*path);
+  if (!source.ok()) return source.status();
+  absl::StatusOr<std::unique_ptr<TokenInput>> opened =
+      TokenInput::FromSource(*std::move(source), InputFormat::kAuto, file->name);
+  if (!opened.ok()) return opened.status();
+  TokenInput& input = **opened;
+  const absl::StatusOr<bool> any = input.NextSequence();
+  if (!any.ok()) return any.status();
+  if (input.tokens_are_bytes() && model->config.tokenizer != "bytes") {
+    return absl::InvalidArgumentError(absl::StrCat("input ", file->name, ": model ", job.spec.model,
+                                                   " has no tokenizer; give token ids as .npy"));
+  }
+  absl::StatusOr<std::unique_ptr<ObjectWriter>> writer = objects_.Create(TokensName(job.id));
+  if (!writer.ok()) return writer.status();
+  Plan plan{0, input.tokens_are_bytes() ? 1 : int64_t{sizeof(int32_t)}};
+  std::vector<int32_t> tokens(kTokensAtOnce);
+  std::string bytes;
+  int64_t got = kTokensAtOnce;
+  while (got == kTokensAtOnce) {
+    if (stop()) return absl::CancelledError("the server stops");
+    const absl::StatusOr<int64_t> read = input.Read(absl::MakeSpan(tokens));
+    if (!read.ok()) return read.status();
+    got = *read;
+    plan.length += got;
+    absl::Status status = CheckLogits(job, plan.length);
+    if (!status.ok()) return status;
+    if (plan.token_bytes == 1) {
+      bytes.assign(tokens.begin(), tokens.begin() + got);
+    } else {
+      bytes.assign(reinterpret_cast<const char*>(tokens.data()), got * sizeof(int32_t));
+    }
+    status = (*writer)->Append(bytes);
+    if (!status.ok()) return status;
+  }
+  const absl::StatusOr<bool> another = input.HasNextSequence();
+  if (!another.ok()) return another.status();
+  if (*another || input.batch().has_value()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "input ", file->name, " has several sequences: a job is of one (longwave run takes them)"));
+  }
+  const absl::StatusOr<ObjectInfo> written = (*writer)->Commit();
+  if (!written.ok()) return written.status();
+  return plan;
+}
+
+}  // namespace longwave

@@ -1,0 +1,37 @@
+// Makes new jobs ready to run: reads a job's input once, front to back, and writes its tokens as
+// plain numbers, so that any chunk of them can be read anywhere. An input that cannot be is the end
+// of its job, with the reason.
+//
+// Thread safety: one caller.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "scheduler/job_store.h"
+#include "scheduler/object_store.h"
+#include "services/cluster/model_catalog.h"
+
+namespace longwave {
+
+class Planner {
+ public:
+  Planner(JobStore& store, ObjectStore& objects, ModelCatalog& models)
+      : store_(store), objects_(objects), models_(models) {}
+  // Plans one job; false where none waits. `stop` is asked now and then. Errors: the stores'.
+  absl::StatusOr<bool> PlanOne(const std::function<bool()>& stop, int64_t now_ms);
+
+ private:
+  absl::Status RemoveTokens(const std::string& job);
+  absl::StatusOr<Plan> WriteTokens(const Job& job, const std::function<bool()>& stop);
+  JobStore& store_;
+  ObjectStore& objects_;
+  ModelCatalog& models_;
+};
+
+std::string FileName(const std::string& id);  // in the object store
+
+}  // namespace longwave

@@ -1,0 +1,163 @@
+"""Requests that are wrong, and what is said to them; ranges, pages and keys."""
+
+import json
+import socket
+import unittest
+
+from cluster import IDS, TEXT, ClusterTest, wait_for
+
+
+class Api(ClusterTest):
+    def setUp(self):
+        super().setUp()
+        self.api = self.server()
+
+    def refused(self, status, said, method, target, body=None, **headers):
+        got, sent, answer = self.api.request(method, target, body, headers)
+        self.assertEqual(got, status, answer)
+        self.assertEqual(sent["Content-Type"], "application/problem+json")
+        problem = json.loads(answer)
+        self.assertEqual(problem["status"], status)
+        self.assertIn(said, problem["detail"])
+        return sent
+
+    def test_jobs_that_cannot_be(self):
+        file = self.api.upload(b"ACGT", "a.txt")
+        good = {"model": "h3-dna", "input": file}
+        for change, said in (
+                ({"model": "h4"}, 'model "h4": must be one of h3-dna'),
+                ({"model": "../h3-dna"}, '"../h3-dna"'),
+                ({"model": 5}, "model 5: must be a string"),
+                ({"model": None}, "model null"),
+                ({"model": "s4d"}, "S4D"),
+                ({"model": TEXT.name}, "attention"),
+                ({"input": "feedfeedfeedfeed"}, 'input "feedfeedfeedfeed"'),
+                ({"input": ["x"]}, 'input ["x"]'),
+                ({"task": "guess"}, 'task "guess"'),
+                ({"task": "generate"}, 'task "generate"'),
+                ({"chunk": 0}, "chunk 0"),
+                ({"chunk": -5}, "chunk -5"),
+                ({"chunk": 1.5}, "chunk 1.5"),
+                ({"chunk": 2**70}, "chunk 1.18"),
+                ({"chunk": 2**30}, "chunk 1073741824: must be at most"),
+                ({"chunk": "8192"}, 'chunk "8192"'),
+                ({"window": 0}, "window 0"),
+                ({"max_logits_bytes": -1}, "max-logits-bytes -1"),
+                ({"colour": "red"}, 'field "colour"')):
+            with self.subTest(change=change):
+                self.refused(400, said, "POST", "/v1/jobs", json.dumps({**good, **change}))
+        for body, said in ((b"", "not JSON"), (b"{", "not JSON"), (b"[]", "body []"),
+                           (b'{"model": "h3-dna"}', "no input"), (b"\xff\xfe", "not JSON"),
+                           (b"[" * 5000, "not JSON"), (b'{"input": "%s"}' % file.encode(), "model")):
+            with self.subTest(body=body[:20]):
+                self.refused(400, said, "POST", "/v1/jobs", body)
+        self.refused(413, "body: more than 65536", "POST", "/v1/jobs", b" " * 70000)
+        self.assertEqual(self.api.json("GET", "/v1/jobs")["jobs"], [])
+
+    def test_paths_and_methods(self):
+        for target in ("/", "/v1", "/v1/", "/v2/jobs", "/v1/jobs/a/b", "/v1/jobs/a/output/c",
+                       "/v1/jobs/..%2f..%2fetc", "/v1/jobs/%00", "/healthz/x"):
+            with self.subTest(target=target):
+                self.refused(404, "there is no", "GET", target)
+        for method, target, allowed in (("PUT", "/v1/jobs", "GET, POST"),
+                                        ("GET", "/v1/files", "POST"),
+                                        ("POST", "/healthz", "GET"),
+                                        ("PATCH", "/v1/jobs/x", "GET, DELETE"),
+                                        ("GET", "/v1/jobs/x/cancel", "POST"),
+                                        ("POST", "/v1/jobs/x/output", "GET")):
+            with self.subTest(method=method, target=target):
+                sent = self.refused(405, method, method, target)
+                self.assertEqual(sent["Allow"], allowed)
+        for query, said in (("limit=0", 'limit "0"'), ("limit=x", 'limit "x"'),
+                            ("limit=1&limit=2", '"limit"'), ("before=-1", 'before "-1"'),
+                            ("state=odd", 'state "odd"'), ("page=2", 'query "page"')):
+            with self.subTest(query=query):
+                self.refused(400, said, "GET", f"/v1/jobs?{query}")
+        for name in ("..%2fx", "a/b", "x%00y", "n" * 256):
+            self.refused(400, "name", "POST", f"/v1/files?name={name}", b"x")
+        self.assertEqual(self.api.json("GET", "/healthz"), {"status": "ok"})
+        self.assertEqual(self.api.json("GET", "/readyz"), {"status": "ok"})
+
+    def test_a_key_is_for_one_job(self):
+        file = self.api.upload(b"ACGT", "a.txt")
+        job = {"model": "h3-dna", "input": file}
+        key = {"Idempotency-Key": "once"}
+        first = self.api.json("POST", "/v1/jobs", job, 201, key)["id"]
+        self.assertEqual(self.api.json("POST", "/v1/jobs", job, 200, key)["id"], first)
+        self.refused(409, "once", "POST", "/v1/jobs", json.dumps({**job, "chunk": 5}), **key)
+        self.refused(400, "Idempotency-Key", "POST", "/v1/jobs", json.dumps(job),
+                     **{"Idempotency-Key": "k" * 300})
+        self.assertEqual(len(self.api.json("GET", "/v1/jobs")["jobs"]), 1)
+
+    def test_pages(self):
+        ids = [self.api.submit(b"ACGT") for _ in range(5)]
+        seen, target = [], "/v1/jobs?limit=2"
+        while target:
+            page = self.api.json("GET", target)
+            seen += [job["id"] for job in page["jobs"]]
+            before = page.get("next_before")
+            target = before and f"/v1/jobs?limit=2&before={before}"
+        self.assertEqual(seen, ids[::-1])
+
+    def test_ranges(self):
+        id = self.api.submit(self.genome(1000), chunk=300)
+        wait_for("the job", lambda: self.api.job(id)["state"] == "succeeded")
+        whole = self.api.output(id)
+        target = f"/v1/jobs/{id}/output"
+        size = len(whole)
+        self.assertEqual(size, 128 + 4000)
+        for asked, first, last in (("0-0", 0, 0), ("100-1500", 100, 1500), ("4000-", 4000, size - 1),
+                                   ("-10", size - 10, size - 1), ("4000-99999", 4000, size - 1),
+                                   ("1327-1329", 1327, 1329), ("-99999", 0, size - 1)):
+            with self.subTest(asked=asked):
+                status, headers, got = self.api.request("GET", target,
+                                                        headers={"Range": f"bytes={asked}"})
+                self.assertEqual(status, 206)
+                self.assertEqual(got, whole[first:last + 1])
+                self.assertEqual(headers["Content-Range"], f"bytes {first}-{last}/{size}")
+        sent = self.refused(416, "9999-", "GET", target, Range="bytes=9999-")
+        self.assertEqual(sent["Content-Range"], f"bytes */{size}")
+        for odd in ("bytes=5-2-3", "lines=1-2", "bytes=-", "bytes=a-b"):
+            self.refused(400, odd, "GET", target, Range=odd)
+        status, headers, got = self.api.request("HEAD", target)
+        self.assertEqual((status, headers["Content-Length"], got), (200, str(size), b""))
+
+    def test_no_output_before_the_end(self):
+        ids = self.npy("ids.npy", [300])
+        id = self.api.submit(ids.read_bytes(), "ids.npy", model=IDS.name)
+        wait_for("the failure", lambda: self.api.job(id)["state"] == "failed")
+        self.refused(409, "is failed", "GET", f"/v1/jobs/{id}/output")
+        self.refused(404, "none", "GET", "/v1/jobs/none/output")
+        self.refused(409, "failed already", "POST", f"/v1/jobs/{id}/cancel")
+
+    def raw(self, request):
+        host, port = self.api.listen.split(":")
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
+            connection.sendall(request)
+            connection.shutdown(socket.SHUT_WR)
+            answer = b""
+            while block := connection.recv(65536):
+                answer += block
+        return answer
+
+    def test_what_is_no_request(self):
+        for request in (b"nonsense\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01\x00\xff" * 9,
+                        b"GET / HTTP/1.1\r\nx: " + b"y" * 20000 + b"\r\n\r\n",
+                        b"GET /%zz HTTP/1.1\r\n\r\n",
+                        b"POST /v1/jobs HTTP/1.1\r\nContent-Length: -5\r\n\r\n"):
+            with self.subTest(request=request[:20]):
+                self.assertIn(b" 400 ", self.raw(request).split(b"\r\n")[0])
+        self.assertEqual(self.api.json("GET", "/healthz"), {"status": "ok"})
+
+    def test_an_upload_cut_short_leaves_nothing(self):
+        for request in (b"POST /v1/files HTTP/1.1\r\nContent-Length: 1000\r\n\r\nACGT",
+                        b"POST /v1/files HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nACGT\r\n"):
+            self.assertIn(b" 400 ", self.raw(request).split(b"\r\n")[0])
+        files = self.folder / "data/objects/files"
+        wait_for("no file", lambda: not files.exists() or not list(files.iterdir()))
+        whole = b"POST /v1/files HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nACGT\r\n0\r\n\r\n"
+        self.assertIn(b" 201 ", self.raw(whole).split(b"\r\n")[0])
+
+
+if __name__ == "__main__":
+    unittest.main()
