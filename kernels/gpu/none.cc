@@ -5,12 +5,12 @@
 #include "kernels/gemm_cuda.h"
 #include "kernels/gpu/async.h"
 #include "kernels/gpu/queue.h"
-#include "kernels/long_conv_cuda.h"
-#include "kernels/ssm_conv_cuda.h"
 #include "kernels/layer_norm_cuda.h"
+#include "kernels/long_conv_cuda.h"
 #include "kernels/signal_ops_cuda.h"
-#include "kernels/token_loss_cuda.h"
+#include "kernels/ssm_conv_cuda.h"
 #include "kernels/ssm_fft_cuda.h"
+#include "kernels/token_loss_cuda.h"
 
 namespace longwave::gpu {
 namespace {
