@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/checks.h"
 #include "kernels/gpu/launch.h"
+#include "kernels/gpu/vector.h"
 #include "kernels/ssm_conv_cuda.h"
 #include "kernels/ssm_conv_kernel.cuh"
 #include "kernels/ssm_step_cuda.h"
@@ -328,15 +329,8 @@ absl::Status LaunchType(const char* name, const Sizes& sizes, const SsmParams& p
 
 absl::Status LaunchDual(const char* name, const Sizes& sizes, const SsmParams& p, Dtype dtype,
                         Stream& stream) {
-  switch (dtype) {
-    case Dtype::kFloat32:
-      return LaunchType<float>(name, sizes, p, stream);
-    case Dtype::kBFloat16:
-      return LaunchType<__nv_bfloat16>(name, sizes, p, stream);
-    case Dtype::kFloat16:
-      return LaunchType<__half>(name, sizes, p, stream);
-  }
-  return absl::InternalError("no such dtype");
+  return gpu::WithType(
+      dtype, [&](auto type) { return LaunchType<decltype(type)>(name, sizes, p, stream); });
 }
 
 // The dual form: in one launch, or for segments the state-only pass, their states, and the rest.
@@ -386,18 +380,10 @@ absl::Status RunSsmConvCuda(const SsmConvPlan& plan, const SsmDeviceFilter& filt
   if (plan.evaluation == SsmEvaluation::kStep) return RunSsmStep(desc, filter, args, stream);
   const int64_t filters = desc.channels / desc.channels_per_filter;
   SsmParams p = {};
-  p.u = args.u;
-  p.pre_gate = args.pre_gate;
-  p.post_gate = args.post_gate;
-  p.y = args.y;
-  p.batch_stride = args.batch_stride;
-  p.channel_stride = args.channel_stride;
-  p.pairs = static_cast<int>(desc.pairs);
-  p.state_in = args.state_in;
+  SetArrays(desc, args, p);
   p.state_out = args.state_out;
   p.filter_sequences = static_cast<int>(desc.batch * desc.channels_per_filter);
   p.filter_channels = static_cast<int>(desc.channels_per_filter);
-  p.head_dim = 1;
   p.heads = static_cast<int>(filters);
   const Sizes sizes{desc.batch,
                     desc.channels,
@@ -415,23 +401,11 @@ absl::Status RunH3MixCuda(const H3MixPlan& plan, const SsmDeviceFilter& filter,
   const H3MixDesc& desc = plan.desc;
   if (plan.evaluation == SsmEvaluation::kStep) return RunH3Step(desc, filter, args, stream);
   SsmParams p = {};
-  p.u = args.v;
-  p.pre_gate = args.k;
-  p.post_gate = args.q;
-  p.y = args.y;
-  p.batch_stride = args.batch_stride;
-  p.channel_stride = args.channel_stride;
-  p.pairs = static_cast<int>(desc.pairs);
-  p.state_in = args.state_in;
+  SetArrays(desc, args, p);
   p.state_out = args.state_out;
   p.filter_sequences = static_cast<int>(desc.batch * desc.head_dim);
   p.filter_channels = static_cast<int>(desc.head_dim);
-  p.head_dim = static_cast<int>(desc.head_dim);
   p.heads = static_cast<int>(desc.heads);
-  p.taps = static_cast<int>(desc.shift_taps);
-  p.shift_taps = args.shift_taps;
-  p.bias = args.bias;
-  p.halo_in = args.halo_in;
   const Sizes sizes{desc.batch,
                     desc.width(),
                     desc.heads,

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/checks.h"
 #include "kernels/gpu/launch.h"
+#include "kernels/gpu/vector.h"
 #include "kernels/ssm_step_cuda.h"
 
 namespace longwave {
@@ -237,25 +238,12 @@ absl::Status LaunchStep(const std::string& sizes, Dtype dtype, const StepParams&
   const auto launch = [&](auto kernel) {
     return gpu::Launch("step", sizes, kernel, grid, kStepWarps * 32, 0, stream.queue().stream(), p);
   };
-  if (!kHaloOnly && p.length == 1 && p.head_dim == 1 && p.pairs <= 32 && p.taps <= 64) {
-    switch (dtype) {
-      case Dtype::kFloat32:
-        return launch(OneStepKernel<float>);
-      case Dtype::kBFloat16:
-        return launch(OneStepKernel<__nv_bfloat16>);
-      case Dtype::kFloat16:
-        return launch(OneStepKernel<__half>);
-    }
-  }
-  switch (dtype) {
-    case Dtype::kFloat32:
-      return launch(StepKernel<float, kHaloOnly>);
-    case Dtype::kBFloat16:
-      return launch(StepKernel<__nv_bfloat16, kHaloOnly>);
-    case Dtype::kFloat16:
-      return launch(StepKernel<__half, kHaloOnly>);
-  }
-  return absl::InternalError("no such dtype");
+  const bool one_step =
+      !kHaloOnly && p.length == 1 && p.head_dim == 1 && p.pairs <= 32 && p.taps <= 64;
+  return gpu::WithType(dtype, [&](auto type) {
+    using T = decltype(type);
+    return one_step ? launch(OneStepKernel<T>) : launch(StepKernel<T, kHaloOnly>);
+  });
 }
 
 // The state's memory between tokens: the caller's, or scratch.
@@ -271,23 +259,11 @@ absl::Status SetState(float* state_out, int64_t floats, StepParams& p, Stream& s
 
 StepParams H3Params(const H3MixDesc& desc, const H3MixArgs& args) {
   StepParams p = {};
-  p.u = args.v;
-  p.pre_gate = args.k;
-  p.post_gate = args.q;
-  p.y = args.y;
-  p.batch_stride = args.batch_stride;
-  p.channel_stride = args.channel_stride;
+  SetArrays(desc, args, p);
   p.batch = desc.batch;
   p.length = desc.length;
   p.heads = desc.heads;
-  p.head_dim = static_cast<int>(desc.head_dim);
   p.channels_per_filter = 1;
-  p.pairs = static_cast<int>(desc.pairs);
-  p.state_in = args.state_in;
-  p.taps = static_cast<int>(desc.shift_taps);
-  p.shift_taps = args.shift_taps;
-  p.bias = args.bias;
-  p.halo_in = args.halo_in;
   p.halo_out = args.halo_out;
   return p;
 }
@@ -297,21 +273,13 @@ StepParams H3Params(const H3MixDesc& desc, const H3MixArgs& args) {
 absl::Status RunSsmStep(const SsmConvDesc& desc, const SsmDeviceFilter& filter,
                         const SsmConvArgs& args, Stream& stream) {
   StepParams p = {};
-  p.u = args.u;
-  p.pre_gate = args.pre_gate;
-  p.post_gate = args.post_gate;
-  p.y = args.y;
-  p.batch_stride = args.batch_stride;
-  p.channel_stride = args.channel_stride;
+  SetArrays(desc, args, p);
   p.batch = desc.batch;
   p.length = desc.length;
   p.heads = desc.channels;
-  p.head_dim = 1;
   p.channels_per_filter = static_cast<int>(desc.channels_per_filter);
-  p.pairs = static_cast<int>(desc.pairs);
   p.step = filter.step.as<float>();
   p.d = filter.d(desc.channels / desc.channels_per_filter, desc.pairs);
-  p.state_in = args.state_in;
   LONGWAVE_RETURN_IF_ERROR(
       SetState(args.state_out, desc.batch * desc.channels * 2 * desc.pairs, p, stream));
   return LaunchStep<false>(desc.ToString(), desc.dtype, p, stream);
