@@ -5,7 +5,7 @@
 #include "boost/json/array.hpp"
 #include "boost/json/object.hpp"
 #include "boost/json/serialize.hpp"
-#include "scheduler/dispatcher.h"
+#include "scheduler/finish_job.h"
 
 namespace longwave {
 
