@@ -5,6 +5,7 @@
 #include "kernels/h3_mix_cpu.h"
 #include "kernels/ssm_conv_cuda.h"
 #include "kernels/ssm_conv_filter.h"
+#include "kernels/ssm_step_cuda.h"
 #include "kernels/ssm_tile.h"
 
 namespace longwave {
@@ -51,6 +52,14 @@ absl::StatusOr<H3MixPlan> PlanH3Mix(const H3MixDesc& desc, Device device) {
   return plan;
 }
 
+namespace {
+
+absl::Status WithBiases(const H3MixDesc& desc) {
+  return absl::UnimplementedError(absl::StrCat(desc.ToString(), " with biases on cpu"));
+}
+
+}  // namespace
+
 absl::Status RunH3Mix(const H3MixPlan& plan, const SsmFilter& filter, const H3MixArgs& args,
                       Stream& stream) {
   const H3MixDesc& desc = plan.desc;
@@ -62,15 +71,27 @@ absl::Status RunH3Mix(const H3MixPlan& plan, const SsmFilter& filter, const H3Mi
   }
   switch (stream.device().kind) {
     case Device::Kind::kCpu:
-      if (args.bias != nullptr || args.y == nullptr) {
-        return absl::UnimplementedError(absl::StrCat(
-            desc.ToString(), args.y == nullptr ? " without y" : " with biases", " on cpu"));
-      }
+      if (args.bias != nullptr) return WithBiases(desc);
       return RunH3MixCpu(plan, filter, args, stream);
     case Device::Kind::kCuda:
       LONGWAVE_RETURN_IF_ERROR(
           SsmFilterAccess::CheckDevice(filter, stream.device(), desc.dtype, desc.ToString()));
       return RunH3MixCuda(plan, *SsmFilterAccess::device(filter), args, stream);
+  }
+  return absl::UnimplementedError(
+      absl::StrCat(desc.ToString(), " on ", stream.device().ToString()));
+}
+
+absl::Status RunH3Halo(const H3MixDesc& desc, const H3MixArgs& args, Stream& stream) {
+  LONGWAVE_RETURN_IF_ERROR(desc.Validate());
+  switch (stream.device().kind) {
+    case Device::Kind::kCpu:
+      LONGWAVE_RETURN_IF_ERROR(CheckFloat32("H3Mix", "dtype", desc.dtype));
+      if (args.bias != nullptr) return WithBiases(desc);
+      WriteHaloCpu(desc, args);
+      return absl::OkStatus();
+    case Device::Kind::kCuda:
+      return WriteHalo(desc, args, stream);
   }
   return absl::UnimplementedError(
       absl::StrCat(desc.ToString(), " on ", stream.device().ToString()));

@@ -46,8 +46,8 @@ struct H3MixArgs {
   const void* q = nullptr;  // (batch, width, length) of desc.dtype, strides as in SsmConvArgs
   const void* k = nullptr;
   const void* v = nullptr;
-  // (batch, width, length); may be q where head_dim is 1, else overlaps nothing. Null, on a GPU
-  // only: the state-only pass.
+  // (batch, width, length); may be q where head_dim is 1, else overlaps nothing. Null: the
+  // state-only pass, which does not read q.
   void* y = nullptr;
   int64_t batch_stride = 0;
   int64_t channel_stride = 0;
@@ -62,7 +62,13 @@ struct H3MixArgs {
   const float* bias = nullptr;
 };
 
+// REQUIRES: `filter` as RunSsmConv's, with desc.heads filters.
 absl::Status RunH3Mix(const H3MixPlan& plan, const SsmFilter& filter, const H3MixArgs& args,
                       Stream& stream);
+
+// The halo alone, which is known as soon as k is: halo_out, of the last shift_taps - 1 tokens of k,
+// with its bias; a shorter chunk takes those before it from halo_in. Only k, the strides, halo_in,
+// halo_out and bias are read of `args`.
+absl::Status RunH3Halo(const H3MixDesc& desc, const H3MixArgs& args, Stream& stream);
 
 }  // namespace longwave

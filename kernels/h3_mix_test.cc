@@ -26,6 +26,7 @@ struct Options {
   int64_t gap = 0;
   bool over_q = false;
   bool want_state = true;
+  bool want_y = true;  // else the state-only pass
 };
 
 struct Outputs {
@@ -68,10 +69,10 @@ Outputs Evaluate(const H3MixDesc& desc, const Inputs& in, const Options& options
   Guarded halo(b * w * (desc.shift_taps - 1)), state(b * w * desc.head_dim * 2 * desc.pairs);
   Guarded& y = options.over_q ? q : separate;
   H3MixArgs args;
-  args.q = q.data();
+  args.q = options.want_y ? q.data() : nullptr;
   args.k = k.data();
   args.v = v.data();
-  args.y = y.data();
+  args.y = options.want_y ? y.data() : nullptr;
   args.batch_stride = q.batch_stride();
   args.channel_stride = q.channel_stride();
   args.shift_taps = taps.data();
@@ -115,7 +116,9 @@ void ExpectCorrect(const H3MixDesc& desc, const Inputs& in, const Options& optio
       reference::H3Mix(in.ssm, desc, in.q, in.k, in.v, in.shift_taps, in.halo, in.state);
   const double tolerance = reference::CarryTolerance(Device{}, in.ssm, desc.length,
                                                      reference::Carries(desc.length, out.block));
-  EXPECT_TRUE(Near(out.y, expected.y, tolerance));
+  if (options.want_y) {
+    EXPECT_TRUE(Near(out.y, expected.y, tolerance));
+  }
   if (options.want_state) {
     EXPECT_TRUE(Near(out.state, expected.state, tolerance)) << "state";
     EXPECT_EQ(reference::ToDoubles(out.halo), expected.halo) << "halo";
@@ -218,6 +221,22 @@ TEST_P(H3MixTest, StateAndHaloMayStandApart) {
     EXPECT_TRUE(BitwiseEqual(halo_out.Packed(), in_place.halo));
     EXPECT_TRUE(BitwiseEqual(state_in.Packed(), in.state));
     EXPECT_TRUE(BitwiseEqual(state_out.Packed(), in_place.state));
+  }
+}
+
+TEST_P(H3MixTest, StateOnlyPass) {
+  for (const int64_t head_dim : {1, 2, 3}) {
+    for (const int64_t length : {1, 5, 31, 64, 767, 769, 2000}) {
+      const H3MixDesc desc = Desc(2, 3, head_dim, length, 4);
+      for (const bool state_in : {false, true}) {
+        const Inputs in = MakeInputs(length, desc, state_in);
+        ExpectCorrect(desc, in, {.threads = 2, .gap = 3, .want_y = false});
+        // Its state is that of the whole pass, bit for bit: both sum in the same order.
+        const Outputs whole = Evaluate(desc, in), state = Evaluate(desc, in, {.want_y = false});
+        EXPECT_TRUE(BitwiseEqual(state.state, whole.state));
+        EXPECT_TRUE(BitwiseEqual(state.halo, whole.halo));
+      }
+    }
   }
 }
 
@@ -329,6 +348,56 @@ TEST(H3MixChannelTest, LeaveOrderedByD2ThenHead) {
   in.v = {17, 19, 23, 29};  // (h, d2)
   EXPECT_EQ(Evaluate(desc, in).y,
             (Floats{2 * 5 * 17, 3 * 13 * 23, 2 * 5 * 19, 3 * 13 * 29}));  // (d2, h)
+}
+
+TEST(H3HaloTest, IsTheHaloOfTheWholePass) {
+  for (const int64_t taps : {1, 2, 64}) {
+    for (const int64_t length : {1, 2, 30, 62, 63, 64, 65, 1000}) {
+      for (const bool state : {false, true}) {
+        const H3MixDesc desc{2, 3, 2, length, 2, taps, SsmEvaluation::kAuto};
+        SCOPED_TRACE(desc.ToString());
+        const Inputs in = MakeInputs(length, desc, state);
+        const Floats want = Evaluate(desc, in).halo;
+        const int64_t count = static_cast<int64_t>(want.size());
+        Guarded k(in.k, 2, desc.width(), length, 5), apart(count), same(count), from(count);
+        H3MixArgs args;
+        args.k = k.data();
+        args.batch_stride = k.batch_stride();
+        args.channel_stride = k.channel_stride();
+        if (state) {
+          from.Set(in.halo);
+          same.Set(in.halo);
+        }
+        reference::PoisonedStream stream(1, 0);
+        args.halo_in = state ? from.data() : nullptr;
+        args.halo_out = apart.data();
+        ASSERT_EQ(RunH3Halo(desc, args, *stream), absl::OkStatus());
+        args.halo_in = state ? same.data() : nullptr;
+        args.halo_out = same.data();
+        ASSERT_EQ(RunH3Halo(desc, args, *stream), absl::OkStatus());
+        for (Guarded* buffer : {&k, &apart, &same, &from}) EXPECT_TRUE(buffer->Intact());
+        EXPECT_TRUE(BitwiseEqual(apart.Packed(), want));
+        EXPECT_TRUE(BitwiseEqual(same.Packed(), want));
+      }
+    }
+  }
+}
+
+TEST(H3HaloTest, Refuses) {
+  const H3MixDesc desc{1, 1, 1, 4, 2, 3, SsmEvaluation::kAuto};
+  Floats k(4), halo(2);
+  H3MixArgs args;
+  args.k = args.bias = k.data();
+  args.halo_out = halo.data();
+  reference::PoisonedStream stream(1, 0);
+  EXPECT_TRUE(absl::IsUnimplemented(RunH3Halo(desc, args, *stream)));
+  args.bias = nullptr;
+  H3MixDesc bad = desc;
+  bad.shift_taps = -3;
+  EXPECT_TRUE(Rejected(RunH3Halo(bad, args, *stream), {"-3"}));
+  bad = desc;
+  bad.dtype = Dtype::kBFloat16;
+  EXPECT_TRUE(Rejected(RunH3Halo(bad, args, *stream), {"bfloat16"}));
 }
 
 TEST(H3MixDescTest, PlanIsPureAndHonoursAForcedEvaluation) {
