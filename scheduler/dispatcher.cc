@@ -173,9 +173,10 @@ void Dispatcher::On(const std::string& worker, const Done& message) {
   // Not leased, as far as is known here: the store knows. The answer to a commit may have been
   // lost.
   const auto committed =
-      store_.CommitChunks({{message.key,
-                            {message.key.chunk, message.key.epoch, message.output_bytes,
-                             message.output_sha256, message.boundary_sha256}}});
+      store_.CommitChunks({{{message.key,
+                             {message.key.chunk, message.key.epoch, message.output_bytes,
+                              message.output_sha256, message.boundary_sha256}}}},
+                          now_ms_);
   if (!committed.ok()) return;
   const absl::StatusOr<Job>& job = committed->front();
   if (job.ok()) {
@@ -214,7 +215,7 @@ absl::Status Dispatcher::CommitDone() {
     before = &held;
   }
   const auto results =
-      commits.empty() ? std::vector<absl::StatusOr<Job>>() : store_.CommitChunks(commits);
+      commits.empty() ? std::vector<absl::StatusOr<Job>>() : store_.CommitChunks(commits, now_ms_);
   if (!results.ok()) return results.status();
   done_ = false;
   for (size_t i = 0; i < commits.size(); ++i) {

@@ -106,10 +106,10 @@ absl::Status ChunkExecutor::Prepare(Work& work) {
     model_hash_ = *hash;
   }
   if (runner_ == nullptr) {
-    LONGWAVE_RETURN_IF_ERROR(model_->device().is_gpu()
-                                 ? absl::OkStatus()
-                                 : CheckChunkFits(*model_, chunk, pool_.threads(),
-                                                  PhysicalMemoryBytes()));
+    LONGWAVE_RETURN_IF_ERROR(
+        model_->device().is_gpu()
+            ? absl::OkStatus()
+            : CheckChunkFits(*model_, chunk, pool_.threads(), PhysicalMemoryBytes()));
     RunnerOptions options;
     options.chunk = chunk;
     LONGWAVE_ASSIGN_OR_RETURN(runner_, SequenceRunner::Create(model_, options, &pool_));
@@ -124,10 +124,9 @@ absl::Status ChunkExecutor::Prepare(Work& work) {
 }
 
 absl::StatusOr<std::vector<int32_t>> ChunkExecutor::Tokens(const Work& work) {
-  const int64_t size = work.assign.token_bytes, count = work.tokens() + work.has_lookahead();
+  const int64_t size = work.assign.token_bytes, count = work.count() + work.has_lookahead();
   const std::string name = TokensName(work.key().job);
-  const absl::StatusOr<std::string> bytes =
-      objects_->Read(name, work.first() * size, count * size);
+  const absl::StatusOr<std::string> bytes = objects_->Read(name, work.first() * size, count * size);
   if (!bytes.ok()) return bytes.status();
   if ((size != 1 && size != 4) || static_cast<int64_t>(bytes->size()) != count * size) {
     return absl::DataLossError(absl::StrCat(name, ": ", bytes->size(), " bytes where ", count,
@@ -191,9 +190,10 @@ absl::Status ChunkExecutor::Run(Work& work) {
   }
   LONGWAVE_RETURN_IF_ERROR(Prepare(work));
   LONGWAVE_ASSIGN_OR_RETURN(work.tokens, Tokens(work));
-  work.chunk.tokens = absl::MakeConstSpan(work.tokens).first(work.tokens());
+  work.chunk.tokens = absl::MakeConstSpan(work.tokens).first(work.count());
   if (work.has_lookahead()) work.chunk.lookahead = work.tokens.back();
-  LONGWAVE_ASSIGN_OR_RETURN(work.output, objects_->Create(OutputName(key.job, key.epoch, key.chunk)));
+  LONGWAVE_ASSIGN_OR_RETURN(work.output,
+                            objects_->Create(OutputName(key.job, key.epoch, key.chunk)));
   const int64_t tensors = work.carry_index() + 1;
   const auto zeros = [&](StateStream& stream) {
     for (int64_t i = 0; i < work.carry_index(); ++i) {
@@ -202,9 +202,10 @@ absl::Status ChunkExecutor::Run(Work& work) {
     }
     stream.Put(work.carry_index(), SharedBytes(absl::Span<const double>(work.task->carry())));
   };
-  LONGWAVE_ASSIGN_OR_RETURN(const auto before, StreamBefore(work, tensors, zeros));
+  std::shared_ptr<StateStream> before;
+  LONGWAVE_ASSIGN_OR_RETURN(before, StreamBefore(work, tensors, zeros));
   work.after = StreamAfter(work, tensors);
-  LONGWAVE_RETURN_IF_ERROR(runner_->StartAt(work.position()));
+  LONGWAVE_RETURN_IF_ERROR(runner_->Seek(work.position()));
   flow_->Begin(before, work.after);
   LONGWAVE_RETURN_IF_ERROR(work.task->Forward(work.chunk, *runner_, flow_.get()));
   if (work.task->overlaps()) return absl::OkStatus();
@@ -255,7 +256,7 @@ absl::StatusOr<Done> ChunkExecutor::Store(ChunkWork& chunk) {
 absl::StatusOr<ObjectInfo> ChunkExecutor::WriteBoundary(const Work& work) {
   Boundary boundary;
   boundary.model_hash = work.assign.model_hash;
-  boundary.position = work.position() + work.tokens();
+  boundary.position = work.position() + work.count();
   boundary.carry.assign(work.task->carry().begin(), work.task->carry().end());
   for (int64_t i = 0; i < work.carry_index(); ++i) {
     const StateTensorSpec& spec = work.model->state_specs()[i];

@@ -33,8 +33,7 @@ class ChunkExecutor final : public ChunkPipeline {
   absl::Status Compute(ChunkWork& work) override;
   absl::Status TakeValues(ChunkWork& work) override;
   absl::StatusOr<Done> Store(ChunkWork& work) override;
-  absl::Status Fill(const ChunkWork& work, const std::string& object,
-                    StateStream& stream) override;
+  absl::Status Fill(const ChunkWork& work, const std::string& object, StateStream& stream) override;
   bool IsFinal(const absl::Status& status) const override;
 
   absl::Status Prepare(Work& work);  // model_, runner_ and flow_

@@ -9,6 +9,7 @@
 // before, never of an earlier one.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
@@ -34,10 +35,10 @@ struct ChunkWork {
 
   const Assign assign;
   const ChunkKey& key() const { return assign.key; }
-  // Tokens [first, first + tokens) of the job's, and whether a token follows them.
+  // Tokens [first, first + count) of the job's, and whether a token follows them.
   int64_t first() const { return assign.key.chunk * assign.chunk_tokens; }
-  int64_t tokens() const { return std::min(assign.chunk_tokens, assign.length - first()); }
-  bool has_lookahead() const { return first() + tokens() < assign.length || assign.open_end; }
+  int64_t count() const { return std::min(assign.chunk_tokens, assign.length - first()); }
+  bool has_lookahead() const { return first() + count() < assign.length || assign.open_end; }
   int64_t position() const { return assign.start_position + first(); }
 
   std::shared_ptr<StateStream> before, after;  // set by Compute()

@@ -11,11 +11,11 @@ constexpr int64_t kTickMs = 100;  // leases and retries are looked at so often
 
 }  // namespace
 
-DispatchLoop::DispatchLoop(JobStore& store, ObjectStore& objects, const DispatcherOptions& options,
+DispatchLoop::DispatchLoop(JobStore& store, const DispatcherOptions& options,
                            std::unique_ptr<MessageSocket> socket,
                            std::function<void(const absl::Status&)> health)
     : socket_(std::move(socket)),
-      dispatcher_(store, objects, options,
+      dispatcher_(store, options,
                   [this](const std::string& worker, const Message& message) {
                     return socket_->Send(worker, message);
                   }),
@@ -50,6 +50,16 @@ void DispatchLoop::StartDrain() {
   Post([this] { dispatcher_.StartDrain(); });
 }
 
+size_t DispatchLoop::workers() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return workers_.size();
+}
+
+std::vector<WorkerInfo> DispatchLoop::Workers() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return workers_;
+}
+
 void DispatchLoop::Run() {
   bool well = true;
   while (!stop_) {
@@ -67,7 +77,10 @@ void DispatchLoop::Run() {
       }
     }
     const absl::Status status = dispatcher_.Tick(WallClockMs());
-    workers_ = dispatcher_.workers();
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      workers_ = dispatcher_.Workers();
+    }
     if (status.ok() != well) {
       well = status.ok();
       health_(status);

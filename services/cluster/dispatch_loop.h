@@ -21,7 +21,7 @@ class DispatchLoop {
  public:
   // `health`: called, on the loop's thread, with what came of each change from well to unwell and
   // back.
-  DispatchLoop(JobStore& store, ObjectStore& objects, const DispatcherOptions& options,
+  DispatchLoop(JobStore& store, const DispatcherOptions& options,
                std::unique_ptr<MessageSocket> socket,
                std::function<void(const absl::Status&)> health);
   ~DispatchLoop();  // ends the thread
@@ -30,7 +30,8 @@ class DispatchLoop {
   void Wake() { socket_->waker().Wake(); }  // there may be something to give out
   void WorkerEnded(const std::string& worker);
   void StartDrain();
-  size_t workers() const { return workers_; }
+  size_t workers() const;
+  std::vector<WorkerInfo> Workers() const;  // as of the latest turn of the loop
   const std::string& endpoint() const { return socket_->endpoint(); }
 
  private:
@@ -40,10 +41,10 @@ class DispatchLoop {
   std::unique_ptr<MessageSocket> socket_;
   Dispatcher dispatcher_;
   std::function<void(const absl::Status&)> health_;
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::vector<std::function<void()>> posted_;  // for the loop's thread
   std::atomic<bool> stop_ = false;
-  std::atomic<size_t> workers_ = 0;
+  std::vector<WorkerInfo> workers_;  // guarded by mutex_
   std::thread thread_;
 };
 

@@ -80,13 +80,16 @@ absl::Status SequenceRunner::Seek(int64_t position) {
         absl::StrCat("a sequence cannot be resumed at ", position, ": the model has ",
                      model_->attention_layers(), " attention layers"));
   }
-  Reset();
-  LONGWAVE_RETURN_IF_ERROR(reset_);
+  for (KvCache& cache : state_.caches) cache.Clear();
   state_.position = position;
+  length_ = 0;
+  stepped_ = false;
   return absl::OkStatus();
 }
 
 absl::Status SequenceRunner::Resume(int64_t position, const HostState& host) {
+  Reset();
+  LONGWAVE_RETURN_IF_ERROR(reset_);
   LONGWAVE_RETURN_IF_ERROR(Seek(position));
   return ImportState(host);
 }

@@ -88,7 +88,7 @@ class SequenceRunner {
   absl::Status Resume(int64_t position, const HostState& host);
 
   // The same where the states come with a StateFlow: what comes next, with a flow, are the tokens
-  // after `position`.
+  // after `position`. Losses that are under way may be taken all the same.
   absl::Status Seek(int64_t position);
 
   // Until all that was queued is done.

@@ -21,11 +21,26 @@ constexpr int64_t kAskMs = 500;
 constexpr int64_t kRetryMs = 2;     // a socket had no room, or no connection yet
 constexpr int64_t kIdleMs = 60000;  // a connection that no stream uses is closed
 constexpr size_t kMostPublished = 4096;
+constexpr int kMostSockets = 16384;
 
 int64_t NowMs() {
   return std::chrono::duration_cast<std::chrono::milliseconds>(
              std::chrono::steady_clock::now().time_since_epoch())
       .count();
+}
+
+// One for all exchanges of a process, as long as there are any: its threads are enough for all.
+std::shared_ptr<zmq::context_t> SharedContext() {
+  static std::mutex mutex;
+  static std::weak_ptr<zmq::context_t> shared;
+  const std::lock_guard<std::mutex> lock(mutex);
+  std::shared_ptr<zmq::context_t> context = shared.lock();
+  if (context == nullptr) {
+    context = std::make_shared<zmq::context_t>();
+    context->set(zmq::ctxopt::max_sockets, kMostSockets);
+    shared = context;
+  }
+  return context;
 }
 
 void Release(void*, void* bytes) { delete static_cast<StateBytes*>(bytes); }
@@ -53,7 +68,7 @@ class Exchange::Sockets {
 
   absl::Status Listen(const std::string& endpoint) {
     try {
-      router_ = zmq::socket_t(context_, zmq::socket_type::router);
+      router_ = zmq::socket_t(*context_, zmq::socket_type::router);
       SetUp(router_);
       router_.set(zmq::sockopt::router_mandatory, 1);
       router_.set(zmq::sockopt::router_handover, 1);
@@ -117,7 +132,7 @@ class Exchange::Sockets {
     try {
       auto found = peers_.find(endpoint);
       if (found == peers_.end()) {
-        Peer peer{zmq::socket_t(context_, zmq::socket_type::dealer), 0};
+        Peer peer{zmq::socket_t(*context_, zmq::socket_type::dealer), 0};
         SetUp(peer.socket);
         peer.socket.set(zmq::sockopt::routing_id, name_);
         peer.socket.set(zmq::sockopt::immediate, 1);
@@ -189,7 +204,7 @@ class Exchange::Sockets {
   }
 
   const std::string name_;
-  zmq::context_t context_;
+  const std::shared_ptr<zmq::context_t> context_ = SharedContext();
   zmq::socket_t router_;
   std::map<std::string, Peer> peers_;  // by endpoint
 };

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/checks.h"
 #include "worker/model/weights.h"
 
 namespace longwave {
@@ -32,7 +33,8 @@ absl::StatusOr<std::unique_ptr<LinkFlow>> LinkFlow::Create(Device device,
     LONGWAVE_ASSIGN_OR_RETURN(flow->in_[half], gpu::PinnedArray::Allocate(device.index, total));
     LONGWAVE_ASSIGN_OR_RETURN(flow->out_[half], gpu::PinnedArray::Allocate(device.index, total));
     for (size_t i = 0; i < flow->floats_.size(); ++i) {
-      LONGWAVE_ASSIGN_OR_RETURN(gpu::Event event, gpu::Event::Create(device.index));
+      gpu::Event event;
+      LONGWAVE_ASSIGN_OR_RETURN(event, gpu::Event::Create(device.index));
       flow->copied_[half].push_back(std::move(event));
     }
   }
