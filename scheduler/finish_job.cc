@@ -75,6 +75,13 @@ absl::Status RemoveObjects(const Job& job, bool keep_outputs, JobStore& store,
     absl::Status gone = objects.Delete(name);
     if (!gone.ok()) return gone;
   }
+  const absl::StatusOr<std::vector<PartialObject>> unfinished =
+      objects.ListPartial(JobFolder(job.id));
+  if (!unfinished.ok()) return unfinished.status();
+  for (const PartialObject& partial : *unfinished) {
+    absl::Status gone = objects.DeletePartial(partial);
+    if (!gone.ok()) return gone;
+  }
   return absl::OkStatus();
 }
 
