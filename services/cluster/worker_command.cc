@@ -9,10 +9,15 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "observability/log.h"
+#include "observability/server_probe.h"
+#include "observability/worker_probe.h"
 #include "services/cluster/chunk_executor.h"
+#include "services/cluster/status_listener.h"
 #include "services/cluster/worker_loop.h"
 #include "services/commands.h"
 #include "services/device.h"
+#include "services/log_options.h"
 #include "services/run_options.h"
 #include "services/signals.h"
 
@@ -29,7 +34,8 @@ SIGTERM: the chunk in work is finished and committed, then the worker leaves. A 
 costs the chunk that it was computing, which another one computes again.)";
 
 struct WorkerOptions {
-  std::string connect, device = "auto", dtype = "auto", name;
+  std::string connect, device = "auto", dtype = "auto", name, metrics_listen;
+  LogOptions log;
   int threads = 0;
   bool die_with_parent = false;
 };
@@ -41,7 +47,26 @@ std::string NewName() {
   return absl::StrCat(host, "-", getpid(), "-", absl::Hex(random(), absl::kZeroPad8));
 }
 
+StatusListener::Answer StatusOf(const WorkerProbe& probe, absl::string_view path) {
+  StatusListener::Answer answer;
+  if (path == "/metrics") {
+    answer = {200, ServerProbe::kContentType, probe.Text()};
+  } else if (path == "/healthz") {
+    const bool healthy = probe.healthy();
+    answer = {healthy ? 200 : 503, answer.content_type, healthy ? "ok\n" : "the device failed\n"};
+  } else if (path == "/readyz") {
+    const bool ready = probe.healthy() && probe.connected();
+    answer = {ready ? 200 : 503, answer.content_type,
+              ready ? "ok\n" : "no server knows this worker\n"};
+  } else {
+    answer.body = "there are /metrics, /healthz and /readyz\n";
+  }
+  return answer;
+}
+
 absl::Status Work(const WorkerOptions& options) {
+  absl::Status logged = options.log.Apply();
+  if (!logged.ok()) return logged;
   if (options.die_with_parent) prctl(PR_SET_PDEATHSIG, SIGTERM);
   absl::StatusOr<ModelOptions> model = ParseDevice(options.device, options.dtype);
   if (!model.ok()) return model.status();
@@ -51,6 +76,15 @@ absl::Status Work(const WorkerOptions& options) {
       OpenDealer(options.connect, options.name.empty() ? NewName() : options.name);
   if (!socket.ok()) return socket.status();
   CatchStopSignals();
+  WorkerProbe probe(model->device.ToString());
+  std::unique_ptr<StatusListener> listener;
+  if (!options.metrics_listen.empty()) {
+    absl::StatusOr<std::unique_ptr<StatusListener>> started = StatusListener::Start(
+        options.metrics_listen, [&](absl::string_view path) { return StatusOf(probe, path); });
+    if (!started.ok()) return started.status();
+    listener = *std::move(started);
+    log::Info("metrics", {{"url", listener->url()}});
+  }
   const auto prepare = [&](const Welcome& welcome) -> absl::StatusOr<WorkerLoop::ExecuteFn> {
     absl::StatusOr<std::unique_ptr<ObjectStore>> objects = ObjectStore::Open(welcome.objects);
     if (!objects.ok()) return objects.status();
@@ -75,6 +109,9 @@ void AddWorkerCommand(CLI::App& app, Action& action) {
       ->capture_default_str();
   worker->add_option("--name", options->name,
                      "What the server calls it (default: host and number)");
+  worker->add_option("--metrics-listen", options->metrics_listen,
+                     "HOST:PORT of /metrics, /healthz and /readyz; port 0: any, logged");
+  AddLogOptions(*worker, options->log);
   worker->add_flag("--with-parent", options->die_with_parent,
                    "Leave when the process that started this one ends");
   worker->footer(kNotes);
