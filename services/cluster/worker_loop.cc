@@ -4,6 +4,8 @@
 #include <chrono>
 #include <utility>
 
+#include "observability/log.h"
+
 namespace longwave {
 namespace {
 
@@ -77,10 +79,10 @@ absl::Status WorkerLoop::Handle(const Message& message) {
       if (!pipeline.ok()) return pipeline.status();
       pipeline_ = *std::move(pipeline);
     }
-    known_ = true;
+    Known(true);
     Speak();
   } else if (std::holds_alternative<Unknown>(message)) {
-    known_ = false;
+    Known(false);
     Speak();
   } else if (const auto* assign = std::get_if<Assign>(&message)) {
     Take(*assign);
@@ -96,6 +98,11 @@ absl::Status WorkerLoop::Handle(const Message& message) {
     return Follow(redirect->endpoint);
   }
   return absl::OkStatus();
+}
+
+void WorkerLoop::Known(bool known) {
+  known_ = known;
+  options_.probe->Connected(known);
 }
 
 WorkerLoop::Held* WorkerLoop::Find(const ChunkKey& key) {
@@ -147,10 +154,19 @@ void WorkerLoop::TakeResults() {
         one.message);
     Held* held = Find(key);
     if (held == nullptr) continue;  // dropped meanwhile
+    if (const auto* failed = std::get_if<Failed>(&one.message)) {
+      options_.probe->ChunkFailed();
+      log::Warning(
+          "chunk failed",
+          {{"job", key.job}, {"chunk", key.chunk}, {"epoch", key.epoch}, {"error", failed->error}});
+    }
     socket_->Send("", one.message);
     held->result = std::move(one.message);
   }
-  if (!health_.ok()) Leave();
+  if (!health_.ok()) {
+    options_.probe->DeviceHealth(false);
+    Leave();
+  }
 }
 
 absl::Status WorkerLoop::Follow(const std::string& endpoint) {
@@ -159,7 +175,7 @@ absl::Status WorkerLoop::Follow(const std::string& endpoint) {
   if (!socket.ok()) return socket.status();
   const std::lock_guard<std::mutex> lock(mutex_);  // the pipeline's threads wake the socket's loop
   socket_ = *std::move(socket);
-  known_ = false;
+  Known(false);
   return absl::OkStatus();
 }
 
@@ -169,6 +185,7 @@ void WorkerLoop::Settled(const ChunkKey& key, bool committed) {
   if (committed) {
     pipeline_->Committed(key);
   } else {
+    options_.probe->ChunkDropped();
     pipeline_->Drop(key);
   }
 }

@@ -17,6 +17,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "observability/worker_probe.h"
 #include "scheduler/protocol/sockets.h"
 #include "services/cluster/chunk_pipeline.h"
 
@@ -24,10 +25,12 @@ namespace longwave {
 
 struct WorkerLoopOptions {
   std::string device;
-  std::string links;      // its Exchange's endpoint; empty: none
-  int64_t slots = 2;      // chunks at a time: one in work, one that waits for it
+  std::string links;             // its Exchange's endpoint; empty: none
+  WorkerProbe* probe = nullptr;  // outlives the loop
+  int64_t slots = 2;             // chunks at a time: one in work, one that waits for it
   // Opens the socket to another scheduler, where this one says that it does not lead.
-  std::function<absl::StatusOr<std::unique_ptr<MessageSocket>>(const std::string& endpoint)> connect;
+  std::function<absl::StatusOr<std::unique_ptr<MessageSocket>>(const std::string& endpoint)>
+      connect;
 };
 
 class WorkerLoop {
@@ -52,6 +55,7 @@ class WorkerLoop {
   };
 
   absl::Status Handle(const Message& message);
+  void Known(bool known);
   void Take(const Assign& assign);
   void TakeResults();
   void Leave();
