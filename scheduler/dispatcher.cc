@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "observability/log.h"
 
 namespace longwave {
 namespace {
@@ -121,6 +122,8 @@ void Dispatcher::On(const std::string& worker, const Report& message) {
 }
 
 void Dispatcher::Cut(const std::vector<ChunkKey>& keys, const char* reason) {
+  if (keys.empty()) return;
+  options_.probe->ChunksCut(static_cast<int64_t>(keys.size()));
   for (const ChunkKey& key : keys) {
     const auto found = leases_.find({key.job, key.chunk});
     if (found == leases_.end() || found->second.key != key) continue;
@@ -140,11 +143,18 @@ void Dispatcher::Settle(const std::string& worker, const ChunkKey& key,
 }
 
 void Dispatcher::On(const std::string& worker, const Failed& message) {
+  log::Warning("chunk failed", {{"job", message.key.job},
+                                {"chunk", message.key.chunk},
+                                {"epoch", message.key.epoch},
+                                {"worker", worker},
+                                {"error", message.error}});
+  options_.probe->Retried();
   Settle(worker, message.key, store_.Fail(message.key, message.error, message.final, now_ms_),
          "its failure is noted");
 }
 
 void Dispatcher::On(const std::string& worker, const HandBack& message) {
+  options_.probe->ChunkHandedBack();
   Settle(worker, message.key, store_.HandBack(message.key), "it was handed back");
 }
 
@@ -159,7 +169,11 @@ void Dispatcher::On(const std::string& worker, const Goodbye&) {
     Release(key);
     if (cut.ok()) Cut(*cut, "the chunk before it was not computed");
   }
-  workers_.erase(worker);
+  Forget(worker);
+}
+
+void Dispatcher::Forget(const std::string& worker) {
+  if (workers_.erase(worker) > 0) options_.probe->WorkerGone(worker);
 }
 
 void Dispatcher::On(const std::string& worker, const Done& message) {
@@ -182,11 +196,15 @@ void Dispatcher::On(const std::string& worker, const Done& message) {
   if (job.ok()) {
     Committed(worker, message.key, *job);
   } else if (IsRefusal(job.status())) {
+    options_.probe->StaleReport();
     send_(worker, Dropped{message.key, std::string(job.status().message())});
   }
 }
 
 void Dispatcher::Committed(const std::string& worker, const ChunkKey& key, const Job& job) {
+  options_.probe->ChunkCommitted(job.ChunkTokens(key.chunk));
+  log::Info("chunk committed",
+            {{"job", key.job}, {"chunk", key.chunk}, {"epoch", key.epoch}, {"worker", worker}});
   if (job.committed >= job.chunks()) options_.complete();
   send_(worker, longwave::Committed{key});
   const auto next = leases_.find({key.job, key.chunk + 1});
@@ -231,11 +249,13 @@ absl::Status Dispatcher::CommitDone() {
         if (worker->second.busy_us > 0) {
           info.tokens_per_second =
               1e6 * static_cast<double>(info.tokens) / static_cast<double>(worker->second.busy_us);
+          options_.probe->WorkerSpeed(workers[i], info.tokens_per_second);
         }
       }
       Release(key);
       Committed(workers[i], key, *job);
     } else if (IsRefusal(job.status())) {
+      options_.probe->StaleReport();
       send_(workers[i], Dropped{key, std::string(job.status().message())});
       Release(key);
     } else {
@@ -248,7 +268,7 @@ absl::Status Dispatcher::CommitDone() {
 absl::Status Dispatcher::WorkerEnded(const std::string& worker, int64_t now_ms) {
   now_ms_ = now_ms;
   WorkerLost(worker);
-  workers_.erase(worker);
+  Forget(worker);
   for (auto& [place, held] : leases_) {
     if (held.worker == worker && !held.done.has_value()) held.until_ms = now_ms;
   }
@@ -296,6 +316,12 @@ absl::Status Dispatcher::Lose(Leases::iterator lease) {
   for (const auto& [ms, place] : losses_) blame = blame && place == lease->first;
   const auto cut = store_.Lose(key, blame, now_ms_);
   if (!cut.ok() && !IsRefusal(cut.status())) return cut.status();
+  options_.probe->LeaseLost();
+  log::Warning("chunk lost", {{"job", key.job},
+                              {"chunk", key.chunk},
+                              {"epoch", key.epoch},
+                              {"worker", held.worker},
+                              {"blamed", blame}});
   Release(key);
   if (cut.ok()) Cut(*cut, "the chunk before it was lost");
   return absl::OkStatus();
@@ -320,9 +346,11 @@ absl::Status Dispatcher::Expire() {
     absl::Status lost = Lose(lease);
     if (!lost.ok()) return lost;
   }
-  std::erase_if(workers_, [&](const auto& entry) {
-    return entry.second.info.seen_ms + options_.lease_ms <= now_ms_;
-  });
+  std::vector<std::string> silent;
+  for (const auto& [name, worker] : workers_) {
+    if (worker.info.seen_ms + options_.lease_ms <= now_ms_) silent.push_back(name);
+  }
+  for (const std::string& name : silent) Forget(name);
   return absl::OkStatus();
 }
 
@@ -410,6 +438,7 @@ absl::Status Dispatcher::GiveChunks() {
       Cut(*cut, "the chunk before it was not computed");
       continue;
     }
+    options_.probe->Dispatched(lease.job.ChunkTokens(lease.key.chunk));
     leases_[place] = {lease.key, name, now_ms_ + options_.lease_ms, std::move(assign), {}};
     workers_[name].leases.push_back(place);
   }

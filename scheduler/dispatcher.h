@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "observability/server_probe.h"
 #include "scheduler/job_store.h"
 #include "scheduler/protocol/messages.h"
 
@@ -33,6 +34,7 @@ struct DispatcherOptions {
   std::string objects, models;  // for Welcome
   // Called where a job's last chunk is committed: its manifest is to be written.
   std::function<void()> complete = [] {};
+  ServerProbe* probe = nullptr;  // outlives the dispatcher
 };
 
 // A worker as the scheduler knows it.
@@ -107,6 +109,7 @@ class Dispatcher {
   void Committed(const std::string& worker, const ChunkKey& key, const Job& job);
   absl::Status Lose(Leases::iterator lease);
   void WorkerLost(const std::string& worker);
+  void Forget(const std::string& worker);
   absl::Status CommitDone();
   absl::Status Expire();
   absl::Status Reconcile();

@@ -47,6 +47,7 @@ class DispatcherTest : public ::testing::Test {
     options.lease_ms = kLease;
     options.objects = objects_->uri();
     options.models = "/models";
+    options.probe = &probe_;
     options.complete = [this] { ++complete_; };
     dispatcher_ = std::make_unique<Dispatcher>(
         *store_, options, [this](const std::string& worker, const Message& message) {
@@ -106,6 +107,7 @@ class DispatcherTest : public ::testing::Test {
   std::string folder_, unreachable_;
   int64_t now_ = 1000;
   int complete_ = 0;
+  ServerProbe probe_;
   std::unique_ptr<ObjectStore> objects_;
   std::unique_ptr<JobStore> store_;
   std::unique_ptr<Dispatcher> dispatcher_;
