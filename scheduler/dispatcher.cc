@@ -400,7 +400,6 @@ Assign Dispatcher::AssignOf(const Lease& lease) const {
   assign.max_logits_bytes = job.spec.max_logits_bytes;
   assign.length = job.length;
   assign.start_position = job.start_position;
-  assign.open_end = job.open_end;
   assign.token_bytes = static_cast<uint8_t>(job.token_bytes);
   return assign;
 }

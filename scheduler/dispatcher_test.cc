@@ -100,6 +100,12 @@ class DispatcherTest : public ::testing::Test {
     Say(worker, Hello{kProtocolVersion, "cpu", "tcp://" + worker});
     Say(worker, Report{slots, 1 << 20, {}});
   }
+  void FinishJobs() {
+    const auto complete = store_->Complete(10);
+    for (const Job& job : *complete) {
+      ASSERT_TRUE(FinishJob(job, *store_, *objects_, now_).ok());
+    }
+  }
   void SayDone(const std::string& worker, const ChunkKey& key) {
     Say(worker, Done{key, 20, "a", "b", 1000});
   }
@@ -375,9 +381,7 @@ TEST_F(DispatcherTest, AFinishedJobKeepsItsOutputsAndManifestAlone) {
   }
   Say("w", Done{key, 20, HexSha256(values), "b", 1});
   Tick();
-  for (const Job& job : *store_->Complete(10)) {
-    ASSERT_TRUE(FinishJob(job, *store_, *objects_, now_).ok());
-  }
+  FinishJobs();
   EXPECT_THAT(*objects_->List("jobs/a"), ElementsAre("jobs/a/1/0.output", "jobs/a/manifest.json"));
   EXPECT_THAT(*objects_->ReadAll(ManifestName("a"), 10000),
               AllOf(HasSubstr(HexSha256(values)), HasSubstr("\"shape\":[5]")));
@@ -485,11 +489,10 @@ TEST_P(Storm, LosesNothing) {
       std::next(workers.begin(), below(workers.size()))->second.frozen_until = now_ + 20000;
     if (what == 5) Restart();
     Tick();
-    for (const Job& job : *store_->Complete(10)) {
-      ASSERT_TRUE(FinishJob(job, *store_, *objects_, now_).ok());
-    }
-    if (store_->List({.state = JobState::kQueued}, 1 << 30, 10)->empty() &&
-        store_->List({.state = JobState::kRunning}, 1 << 30, 10)->empty()) {
+    FinishJobs();
+    const auto all = store_->List({}, 1 << 30, 10);
+    if (std::all_of(all->begin(), all->end(),
+                    [](const Job& job) { return IsOver(job.state); })) {
       break;
     }
   }

@@ -6,6 +6,7 @@
 #include "boost/json/object.hpp"
 #include "boost/json/serialize.hpp"
 #include "scheduler/finish_job.h"
+#include "scheduler/protocol/messages.h"
 
 namespace longwave {
 

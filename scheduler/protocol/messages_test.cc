@@ -59,7 +59,7 @@ TEST(Messages, EveryOtherLengthIsRefused) {
 TEST(Messages, WhatNoSenderSaysIsRefused) {
   EXPECT_FALSE(Decode("Lx").ok());
   EXPECT_FALSE(Decode(std::string("\x4d\0", 2)).ok());
-  EXPECT_FALSE(Decode(Encode(Report{-1})).ok());
+  EXPECT_FALSE(Decode(Encode(Report{-1, 0, {}})).ok());
   EXPECT_FALSE(Decode(Encode(HandBack{{"a", -1, 1}})).ok());
   EXPECT_FALSE(Decode(Encode(Report{1, 1, std::vector<ChunkKey>(kMostSlots + 1)})).ok());
   std::string failed = Encode(Failed{{"", 0, 1}, true, ""});

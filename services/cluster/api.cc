@@ -412,7 +412,7 @@ absl::StatusOr<ApiResponse> Api::ListJobs(const ApiRequest& request) {
   const absl::StatusOr<int64_t> limit = QueryNumber(*target, "limit", 1, kMostListed, 100);
   if (!before.ok()) return before.status();
   if (!limit.ok()) return limit.status();
-  const absl::StatusOr<std::vector<Job>> jobs = store_.List(state, *before, *limit);
+  const absl::StatusOr<std::vector<Job>> jobs = store_.List({state, "", "", std::nullopt}, *before, *limit);
   if (!jobs.ok()) return jobs.status();
   boost::json::array list;
   for (const Job& job : *jobs) list.push_back(ToJson(job, WallClockMs()));
