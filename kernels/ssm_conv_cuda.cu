@@ -298,7 +298,8 @@ absl::Status LaunchTiles(const char* name, const Sizes& sizes, SsmParams p, int6
   };
   constexpr int64_t kVector = 16 / sizeof(T);
   p.aligned = is_aligned(p.u) && is_aligned(p.pre_gate) && is_aligned(p.post_gate) &&
-              is_aligned(p.y) && p.batch_stride % kVector == 0 && p.channel_stride % kVector == 0;
+              is_aligned(p.y) && is_aligned(p.kv) && p.batch_stride % kVector == 0 &&
+              p.channel_stride % kVector == 0;
   return gpu::Launch(name, sizes.text, gpu::SsmKernel<Traits>,
                      dim3(static_cast<unsigned>(sizes.filters * p.splits)), Traits::kThreads,
                      gpu::SsmShared<Traits>::Bytes(passes), stream.queue().stream(), p);
@@ -355,6 +356,7 @@ absl::Status RunDual(const char* name, const Sizes& sizes, SsmParams p,
   SsmParams states = p;
   states.y = nullptr;
   states.post_gate = nullptr;
+  states.kv = nullptr;
   states.state_in = nullptr;
   states.state_out = local;
   states.run_segments = sizes.segments - 1;
@@ -402,6 +404,12 @@ absl::Status RunH3MixCuda(const H3MixPlan& plan, const SsmDeviceFilter& filter,
   if (plan.evaluation == SsmEvaluation::kStep) return RunH3Step(desc, filter, args, stream);
   SsmParams p = {};
   SetArrays(desc, args, p);
+  p.kv = args.kv;
+  if (args.kv != nullptr && args.y != nullptr) {  // what remains is SsmConv with a gate after
+    p.u = args.kv;
+    p.pre_gate = nullptr;
+    p.taps = 0;
+  }
   p.state_out = args.state_out;
   p.filter_sequences = static_cast<int>(desc.batch * desc.head_dim);
   p.filter_channels = static_cast<int>(desc.head_dim);

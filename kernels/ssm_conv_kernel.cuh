@@ -113,6 +113,7 @@ struct SsmParams {
   const float* shift_taps;  // (width, taps)
   const float* bias;        // (3, width); null: none
   const float* halo_in;     // (batch, width, taps - 1); null: zero
+  void* kv;                 // the state-only pass: where the SSM's input is kept; null: nowhere
 };
 
 // ---- A row's values as one thread holds them
@@ -475,6 +476,15 @@ struct SsmWarp {
     }
   }
 
+  // Block i of the group's, at the group's first token `tokens`.
+  LONGWAVE_DEVICE void StoreRow(const Row<T>& row, T* tokens, const Place& at, int i) const {
+    if (at.whole) {
+      StoreWhole(row, tokens + i * kT, q);
+    } else {
+      StorePart(row, tokens + i * kT, at.left - i * kT, q);
+    }
+  }
+
   LONGWAVE_DEVICE void MultiplyRows(Row<T>* rows, const Row<T>* by) const {
     LONGWAVE_UNROLL for (int i = 0; i < kRows; ++i) {
       LONGWAVE_UNROLL for (int j = 0; j < 8; ++j) {
@@ -808,6 +818,10 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kBlocks) SsmKernel(c
       }
       if constexpr (Traits::kFront == Front::kShift) {
         self.Shift(u, at);
+        if (!Traits::kOutput && p.kv != nullptr) {
+          T* kv = const_cast<T*>(self.Tokens(p.kv, at, at.channel));
+          LONGWAVE_UNROLL for (int i = 0; i < kRows; ++i) self.StoreRow(u[i], kv, at, i);
+        }
       } else if (Traits::kPasses && p.taps > 0) {
         self.ShiftGeneral(u, at, gate_channel);
       } else if (Traits::kFront != Front::kNone && p.pre_gate != nullptr) {
@@ -917,7 +931,7 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kBlocks) SsmKernel(c
       if (gated) {
         Row<T> post[kRows];
         self.LoadRows(post, p.post_gate, at, gate_channel);
-        const float bias = kShifts ? self.Bias(0, gate_channel) : 0.0f;
+        const float bias = self.Bias(0, gate_channel);
         LONGWAVE_UNROLL for (int i = 0; i < kRows; ++i) {
           LONGWAVE_UNROLL for (int j = 0; j < 8; ++j) {
             const float2 f = Get(post[i], j);
@@ -948,11 +962,7 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kBlocks) SsmKernel(c
             Set(row, j, Block(y, i, j));
           }
         }
-        if (at.whole) {
-          StoreWhole(row, out + i * kT, q);
-        } else {
-          StorePart(row, out + i * kT, at.left - i * kT, q);
-        }
+        self.StoreRow(row, out, at, i);
       }
     }
   }
