@@ -194,6 +194,22 @@ TEST_P(SsmConvCuda, Segments) {
   }
 }
 
+// Nothing is launched, so nothing needs to be there.
+TEST_P(SsmConvCuda, MoreSequencesThanTheKernelCounts) {
+  SsmConvDesc desc = Desc(int64_t{1} << 30, 4, 100, 8);
+  desc.channels_per_filter = 2;
+  auto filter = SsmFilter::Create(reference::S4dLin(1, 2, 8));
+  ASSERT_TRUE(filter.ok());
+  ASSERT_TRUE(filter->Upload(*stream_, desc.dtype).ok());
+  const auto run = [&] {
+    const auto plan = PlanSsmConv(desc, (*stream_).device());
+    return plan.ok() ? RunSsmConv(*plan, *filter, {}, *stream_) : plan.status();
+  };
+  EXPECT_TRUE(reference::Rejected(run(), {"1073741824 batch entries x 2 channels", "2147483647"}));
+  desc.batch = int64_t{1} << 47;
+  EXPECT_TRUE(reference::Rejected(run(), {"140737488355328 batch entries"}));
+}
+
 TEST_P(SsmConvCuda, Steps) {
   for (const int64_t length : {1, 2, 5, 40}) {
     for (const int64_t pairs : {1, 32, 70}) {

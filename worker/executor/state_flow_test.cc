@@ -4,6 +4,7 @@
 #include "worker/model/state_flow.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <random>
@@ -217,6 +218,25 @@ TEST_P(StateFlowTest, SeveralRunnersGiveTheBytesOfOne) {
         ExpectSame(SeveralRunners(model, sequence, lengths, runners), one);
       }
       if (!Emulated()) ExpectSame(OneRunner(model, sequence, lengths, 3), one);
+    }
+  }
+}
+
+// The same with trained and published weights, whose states are as long-lived as they come.
+TEST_P(StateFlowTest, SeveralRunnersGiveTheBytesOfOneOnGoldenModels) {
+  if (Emulated()) GTEST_SKIP() << "too slow in the emulator";
+  const char* moved = std::getenv("LONGWAVE_SOURCE");
+  const std::string source = moved != nullptr ? moved : LONGWAVE_SOURCE_DIR;
+  for (const char* name : {"tests/golden/h3-pure-hd1", "tests/golden/h3-pure-hd8",
+                           "tests/golden/h3-long", "tests/golden/s4d", "examples/h3-dna"}) {
+    const auto model = Model::Load(source + "/" + name, GetParam().options);
+    ASSERT_TRUE(model.ok()) << model.status();
+    const std::vector<int64_t> lengths = {700, 700, 64, 1, 700, 37};
+    const Sequence sequence(**model, Sum(lengths));
+    const Result one = OneRunner(*model, sequence, lengths, 2);
+    for (int runners : {2, 3}) {
+      SCOPED_TRACE(name);
+      ExpectSame(SeveralRunners(*model, sequence, lengths, runners), one);
     }
   }
 }
