@@ -38,6 +38,9 @@ absl::StatusOr<H3MixPlan> PlanH3Mix(const H3MixDesc& desc, Device device) {
     absl::StatusOr<SsmConvPlan> same = PlanSsmConv(ssm, device);
     if (!same.ok()) return same.status();
     plan.evaluation = same->evaluation;
+    // Where the kernel with the shift on tensor cores runs, not the general one or steps.
+    plan.keeps_kv = plan.evaluation == SsmEvaluation::kDualForm && desc.head_dim == 1 &&
+                    desc.pairs <= 32 && desc.shift_taps <= 64;
     if (desc.head_dim == 1) {
       plan.segments = same->segments;
       plan.segment_length = same->segment_length;
@@ -49,6 +52,7 @@ absl::StatusOr<H3MixPlan> PlanH3Mix(const H3MixDesc& desc, Device device) {
     plan.evaluation = desc.length < kSsmBlock ? SsmEvaluation::kStep : SsmEvaluation::kDualForm;
   }
   plan.scratch_floats = H3MixScratchFloats(desc);
+  plan.keeps_kv = desc.head_dim == 1;
   return plan;
 }
 
@@ -68,6 +72,12 @@ absl::Status RunH3Mix(const H3MixPlan& plan, const SsmFilter& filter, const H3Mi
     return absl::InvalidArgumentError(absl::StrCat(desc.ToString(), ": the filter has ",
                                                    filter.filters(), " filters of ", filter.pairs(),
                                                    " pairs"));
+  }
+  if (args.kv != nullptr && (!plan.keeps_kv || (args.y != nullptr && args.halo_out != nullptr))) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(desc.ToString(), ": kv ",
+                     plan.keeps_kv ? "and y given, and halo_out, which is not known then"
+                                   : "given to a plan that does not keep it"));
   }
   switch (stream.device().kind) {
     case Device::Kind::kCpu:

@@ -38,6 +38,7 @@ struct H3MixPlan {
   int64_t scratch_floats;  // for each thread of a CPU
   int64_t segments = 1;    // as SsmConvPlan's
   int64_t segment_length = 0;
+  bool keeps_kv = false;  // H3MixArgs::kv may be given
 };
 
 absl::StatusOr<H3MixPlan> PlanH3Mix(const H3MixDesc& desc, Device device);
@@ -51,6 +52,10 @@ struct H3MixArgs {
   void* y = nullptr;
   int64_t batch_stride = 0;
   int64_t channel_stride = 0;
+  // What the SSM's input is, shift(k) v, (batch, width, length) of desc.dtype: written by the
+  // state-only pass, and what a pass with y that is given it reads in place of k, v and halo_in.
+  // May be v, overlaps nothing else. Null: none; needs plan.keeps_kv.
+  void* kv = nullptr;
   const float* shift_taps = nullptr;  // (width, shift_taps), the skip included
   const float* halo_in = nullptr;     // (batch, width, shift_taps - 1) of k; null: zeros
   float* halo_out = nullptr;          // may be halo_in

@@ -59,6 +59,7 @@ void RunHead(const H3MixPlan& plan, const SsmTileFilter& filter, const H3MixArgs
   const int64_t first = head * hd;                              // the head's channels of q, k, v
   const int64_t state = (batch * desc.heads + head) * hd * hd;  // its states
   const bool dual = plan.evaluation == SsmEvaluation::kDualForm;
+  const bool known = args.kv != nullptr && args.y != nullptr;  // kv is there, nothing is shifted
   const auto at = [&](const void* p, int64_t channel) {
     return static_cast<const float*>(p) + batch * args.batch_stride + channel * args.channel_stride;
   };
@@ -70,7 +71,7 @@ void RunHead(const H3MixPlan& plan, const SsmTileFilter& filter, const H3MixArgs
     PadState(args.state_in == nullptr ? nullptr : args.state_in + (state + i) * 2 * desc.pairs,
              desc.pairs, P, s.states + i * 2 * P);
   }
-  for (int64_t d1 = 0; d1 < hd; ++d1) {
+  for (int64_t d1 = 0; d1 < hd && !known; ++d1) {
     ShiftBuildMatrix(args.shift_taps + (first + d1) * desc.shift_taps, desc.shift_taps, desc.length,
                      s.matrices + d1 * s.matrix_floats);
     float* history = s.history + d1 * s.history_floats;
@@ -85,7 +86,7 @@ void RunHead(const H3MixPlan& plan, const SsmTileFilter& filter, const H3MixArgs
   for (int64_t begin = 0; begin < desc.length; begin += kTile) {
     const int64_t before = count;
     count = std::min(kTile, desc.length - begin);
-    for (int64_t d1 = 0; d1 < hd; ++d1) {
+    for (int64_t d1 = 0; d1 < hd && !known; ++d1) {
       float* history = s.history + d1 * s.history_floats;
       ShiftAdvance(at(args.k, first + d1) + begin, desc.shift_taps, before, count, history);
       ShiftRun(s.matrices + d1 * s.matrix_floats, args.shift_taps + (first + d1) * desc.shift_taps,
@@ -97,8 +98,9 @@ void RunHead(const H3MixPlan& plan, const SsmTileFilter& filter, const H3MixArgs
                        ? nullptr
                        : const_cast<float*>(at(args.y, d2 * desc.heads + head)) + begin;
       for (int64_t d1 = 0; d1 < hd; ++d1) {
-        Multiply(s.k + d1 * (kTile + kShiftPad), v, s.kv, count);
-        SsmRunTokens(filter, dual, count, s.kv, out == nullptr ? nullptr : s.y,
+        float* kv = args.kv == nullptr ? s.kv : const_cast<float*>(at(args.kv, first)) + begin;
+        if (!known) Multiply(s.k + d1 * (kTile + kShiftPad), v, kv, count);
+        SsmRunTokens(filter, dual, count, kv, out == nullptr ? nullptr : s.y,
                      s.states + (d1 * hd + d2) * 2 * P, s.rows);
         if (out == nullptr) continue;
         const float* q = at(args.q, first + d1) + begin;

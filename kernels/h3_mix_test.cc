@@ -210,11 +210,19 @@ TEST_P(H3MixTest, StateAndHaloMayStandApart) {
     Guarded y(in.q.size()), halo_in(in.halo), halo_out(in.halo.size());
     Guarded state_in(in.state), state_out(in.state.size());
     reference::PoisonedStream stream(1, plan->scratch_floats);
-    const absl::Status status = RunH3Mix(
-        *plan, *filter,
-        {in.q.data(), in.k.data(), in.v.data(), y.data(), desc.width() * 50, 50,
-         in.shift_taps.data(), halo_in.data(), halo_out.data(), state_in.data(), state_out.data()},
-        *stream);
+    const absl::Status status = RunH3Mix(*plan, *filter,
+                                         {.q = in.q.data(),
+                                          .k = in.k.data(),
+                                          .v = in.v.data(),
+                                          .y = y.data(),
+                                          .batch_stride = desc.width() * 50,
+                                          .channel_stride = 50,
+                                          .shift_taps = in.shift_taps.data(),
+                                          .halo_in = halo_in.data(),
+                                          .halo_out = halo_out.data(),
+                                          .state_in = state_in.data(),
+                                          .state_out = state_out.data()},
+                                         *stream);
     ASSERT_TRUE(status.ok()) << status;
     EXPECT_TRUE(BitwiseEqual(y.Packed(), in_place.y));
     EXPECT_TRUE(BitwiseEqual(halo_in.Packed(), in.halo));
@@ -238,6 +246,59 @@ TEST_P(H3MixTest, StateOnlyPass) {
       }
     }
   }
+}
+
+// The state-only pass leaves kv, and the pass with y takes it up: bitwise as if it had not.
+TEST_P(H3MixTest, KvIsKeptBetweenThePasses) {
+  for (const int64_t length : {1, 2, 31, 64, 767, 768, 769, 2000}) {
+    const H3MixDesc desc = Desc(2, 3, 1, length, 20);
+    const Inputs in = MakeInputs(length, desc);
+    const auto plan = PlanH3Mix(desc, Device{});
+    const auto filter = SsmFilter::Create(in.ssm);
+    ASSERT_TRUE(plan.ok() && filter.ok());
+    ASSERT_TRUE(plan->keeps_kv);
+    for (const bool over_v : {false, true}) {
+      Guarded q(in.q, 2, 3, length, 3), k(in.k, 2, 3, length, 3), v(in.v, 2, 3, length, 3);
+      Guarded apart(2, 3, length, 3), state(in.state), halo(in.halo);
+      Guarded local(static_cast<int64_t>(in.state.size()));
+      Guarded& kv = over_v ? v : apart;
+      reference::PoisonedStream stream(2, plan->scratch_floats);
+      H3MixArgs args;
+      args.k = k.data();
+      args.v = v.data();
+      args.kv = kv.data();
+      args.batch_stride = q.batch_stride();
+      args.channel_stride = q.channel_stride();
+      args.shift_taps = in.shift_taps.data();
+      args.halo_in = halo.data();
+      args.state_out = local.data();
+      ASSERT_EQ(RunH3Mix(*plan, *filter, args, *stream), absl::OkStatus());
+      args.q = args.y = q.data();
+      args.k = args.v = nullptr;
+      args.halo_in = args.shift_taps = nullptr;
+      args.state_in = args.state_out = state.data();
+      ASSERT_EQ(RunH3Mix(*plan, *filter, args, *stream), absl::OkStatus());
+      EXPECT_TRUE(stream.ScratchKept());
+      for (Guarded* buffer : {&q, &k, &v, &apart, &state, &halo, &local}) {
+        EXPECT_TRUE(buffer->Intact());
+      }
+      const Outputs whole = Evaluate(desc, in);
+      EXPECT_TRUE(BitwiseEqual(q.Packed(), whole.y));
+      EXPECT_TRUE(BitwiseEqual(state.Packed(), whole.state));
+      args.halo_out = halo.data();
+      EXPECT_TRUE(Rejected(RunH3Mix(*plan, *filter, args, *stream), {"halo_out"}));
+    }
+  }
+  const H3MixDesc several = Desc(1, 2, 2, 10, 4);
+  const auto plan = PlanH3Mix(several, Device{});
+  const auto filter = SsmFilter::Create(reference::S4dLin(1, 2, 4));
+  ASSERT_TRUE(plan.ok() && filter.ok());
+  EXPECT_FALSE(plan->keeps_kv);
+  Floats kv(40);
+  H3MixArgs args;
+  args.kv = kv.data();
+  reference::PoisonedStream stream(1, plan->scratch_floats);
+  EXPECT_TRUE(Rejected(RunH3Mix(*plan, *filter, args, *stream), {"does not keep it"}));
 }
 
 TEST_P(H3MixTest, OutputOverQ) {

@@ -194,6 +194,22 @@ TEST_P(SsmConvCuda, Segments) {
   }
 }
 
+// Nothing is launched, so nothing needs to be there.
+TEST_P(SsmConvCuda, MoreSequencesThanTheKernelCounts) {
+  SsmConvDesc desc = Desc(int64_t{1} << 30, 4, 100, 8);
+  desc.channels_per_filter = 2;
+  auto filter = SsmFilter::Create(reference::S4dLin(1, 2, 8));
+  ASSERT_TRUE(filter.ok());
+  ASSERT_TRUE(filter->Upload(*stream_, desc.dtype).ok());
+  const auto run = [&] {
+    const auto plan = PlanSsmConv(desc, (*stream_).device());
+    return plan.ok() ? RunSsmConv(*plan, *filter, {}, *stream_) : plan.status();
+  };
+  EXPECT_TRUE(reference::Rejected(run(), {"1073741824 batch entries x 2 channels", "2147483647"}));
+  desc.batch = int64_t{1} << 47;
+  EXPECT_TRUE(reference::Rejected(run(), {"140737488355328 batch entries"}));
+}
+
 TEST_P(SsmConvCuda, Steps) {
   for (const int64_t length : {1, 2, 5, 40}) {
     for (const int64_t pairs : {1, 32, 70}) {
@@ -321,7 +337,7 @@ class H3MixCuda : public ::testing::TestWithParam<Dtype> {
   };
 
   Outputs Run(const H3MixDesc& desc, const MixInputs& in, int64_t gap, bool over_q,
-              int64_t segments = 0, bool want_y = true) {
+              int64_t segments = 0, bool want_y = true, bool keep_kv = false) {
     auto plan = PlanH3Mix(desc, (*stream_).device());
     EXPECT_TRUE(plan.ok()) << plan.status();
     if (segments > 1) {
@@ -340,6 +356,7 @@ class H3MixCuda : public ::testing::TestWithParam<Dtype> {
     if (!in.bias.empty()) bias.Set(in.bias);
     DeviceData halo(stream_, Dtype::kFloat32, rows, desc.shift_taps - 1);
     DeviceData state(stream_, Dtype::kFloat32, rows, desc.head_dim * 2 * desc.pairs);
+    DeviceData local(stream_, Dtype::kFloat32, rows, desc.head_dim * 2 * desc.pairs);
     DeviceData& y = over_q ? q : separate;
     H3MixArgs args;
     args.q = want_y ? q.data() : nullptr;
@@ -364,6 +381,17 @@ class H3MixCuda : public ::testing::TestWithParam<Dtype> {
       EXPECT_EQ(RunH3Halo(desc, args, *stream_), absl::OkStatus());
       args.halo_out = nullptr;
     }
+    if (keep_kv) {
+      EXPECT_TRUE(plan->keeps_kv);
+      H3MixArgs states = args;
+      states.kv = args.kv = v.data();
+      states.y = nullptr;
+      states.state_in = nullptr;
+      states.state_out = local.floats();
+      EXPECT_EQ(RunH3Mix(*plan, *filter, states, *stream_), absl::OkStatus());
+      args.k = args.v = nullptr;
+      args.halo_out = nullptr;
+    }
     const absl::Status status = RunH3Mix(*plan, *filter, args, *stream_);
     EXPECT_TRUE(status.ok()) << status;
     Outputs out{y.Get(), want_y ? halo.Get() : halo_out.Get(), state.Get()};
@@ -371,7 +399,9 @@ class H3MixCuda : public ::testing::TestWithParam<Dtype> {
       EXPECT_TRUE(data->Intact());
     }
     EXPECT_TRUE(reference::BitwiseEqual(k.Get(), in.k));
-    EXPECT_TRUE(reference::BitwiseEqual(v.Get(), in.v));
+    if (!keep_kv) {
+      EXPECT_TRUE(reference::BitwiseEqual(v.Get(), in.v));
+    }
     return out;
   }
 
@@ -451,6 +481,26 @@ TEST_P(H3MixCuda, StateOnlyPassAndHalo) {
   Expect(1, Desc(2, 2, 2, 150, 4, 4), true, true, 0, false, 0, false);
   Expect(2, Desc(1, 1, 1, 200, 40, 80), true, false, 0, false, 0, false);
   Expect(3, Desc(1, 2, 1, 4096, 16), true, true, 0, false, 2, false);
+}
+
+// The state-only pass leaves kv, and the pass with y takes it up: bitwise as if it had not.
+TEST_P(H3MixCuda, KvIsKeptBetweenThePasses) {
+  for (const int64_t length : {20, 256, 300, 2304, 4500}) {
+    for (const bool bias : {false, true}) {
+      for (const int64_t segments : {1, 2}) {
+        if (segments > 1 && length < 4096) continue;
+        const H3MixDesc desc = Desc(2, 2, 1, length);
+        const MixInputs in = MakeMix(length, desc, true, bias);
+        const Outputs whole = Run(desc, in, 3, true, segments);
+        const Outputs kept = Run(desc, in, 3, true, segments, true, true);
+        EXPECT_TRUE(reference::BitwiseEqual(kept.y, whole.y)) << desc.ToString();
+        EXPECT_TRUE(reference::BitwiseEqual(kept.state, whole.state)) << desc.ToString();
+      }
+    }
+  }
+  EXPECT_FALSE(PlanH3Mix(Desc(1, 2, 2, 100), (*stream_).device())->keeps_kv);
+  EXPECT_FALSE(PlanH3Mix(Desc(1, 2, 1, 100, 33), (*stream_).device())->keeps_kv);
+  EXPECT_FALSE(PlanH3Mix(Desc(1, 2, 1, 100, 32, 65), (*stream_).device())->keeps_kv);
 }
 
 TEST_P(H3MixCuda, Steps) {

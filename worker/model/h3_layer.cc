@@ -194,6 +194,9 @@ absl::Status H3Layer::Mix(const H3MixArgs& args, const LayerContext& context) co
   LONGWAVE_RETURN_IF_ERROR(context.Send(0));
   if (whole_halo) LONGWAVE_RETURN_IF_ERROR(context.Receive(0));
 
+  // kv takes v's place, and is not made twice.
+  void* kv = plan->keeps_kv ? const_cast<void*>(args.v) : nullptr;
+  run.kv = kv;
   run.halo_out = nullptr;
   run.y = nullptr;
   run.state_in = nullptr;
@@ -211,7 +214,9 @@ absl::Status H3Layer::Mix(const H3MixArgs& args, const LayerContext& context) co
   LONGWAVE_RETURN_IF_ERROR(context.Send(1));
   LONGWAVE_RETURN_IF_ERROR(context.Done("state"));
 
-  LONGWAVE_RETURN_IF_ERROR(RunH3Mix(*plan, filter_, args, stream));
+  run = args;
+  run.kv = kv;
+  LONGWAVE_RETURN_IF_ERROR(RunH3Mix(*plan, filter_, run, stream));
   return context.Done("mix");
 }
 
