@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "absl/strings/str_cat.h"
+
 namespace longwave {
 namespace {
 
@@ -68,6 +70,15 @@ absl::Status SqlDatabase::TryGroup(absl::Span<Waiting* const> group, bool& again
   if (status.ok()) status = writer.Run("COMMIT", {}).status();
   if (!status.ok() && writer.connected()) writer.Run("ROLLBACK", {}).IgnoreError();
   return status;
+}
+
+absl::StatusOr<std::unique_ptr<SqlDatabase>> OpenDatabase(const std::string& uri_or_path) {
+  const size_t scheme = uri_or_path.find("://");
+  if (scheme == std::string::npos) return OpenSqlite(uri_or_path);
+  const std::string name = uri_or_path.substr(0, scheme);
+  if (name == "postgresql" || name == "postgres") return OpenPostgres(uri_or_path);
+  return absl::InvalidArgumentError(
+      absl::StrCat("a database of scheme \"", name, "\": must be a file, or postgresql://"));
 }
 
 }  // namespace longwave

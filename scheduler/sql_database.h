@@ -78,6 +78,8 @@ class SqlDatabase {
   virtual const char* clock_ms() const = 0;
   // For messages: without a password.
   virtual std::string name() const = 0;
+  // Whether several servers may use it at a time.
+  virtual bool shared() const = 0;
 
  protected:
   // The connection of the one thread that writes now; a new one where the last was lost.
@@ -101,5 +103,10 @@ class SqlDatabase {
 
 // A file, or ":memory:".
 absl::StatusOr<std::unique_ptr<SqlDatabase>> OpenSqlite(const std::string& path);
+// postgresql://USER@HOST:PORT/DATABASE, and whatever else libpq takes in a URI. It connects again
+// by itself after the server went away.
+absl::StatusOr<std::unique_ptr<SqlDatabase>> OpenPostgres(const std::string& uri);
+// Either: what has "://" in it must be postgresql:// or postgres://.
+absl::StatusOr<std::unique_ptr<SqlDatabase>> OpenDatabase(const std::string& uri_or_path);
 
 }  // namespace longwave

@@ -133,6 +133,7 @@ class SqliteDatabase final : public SqlDatabase {
     return "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)";
   }
   std::string name() const override { return path_; }
+  bool shared() const override { return false; }
 
  protected:
   absl::StatusOr<SqlWriter*> GetWriter() override { return &writer_; }
