@@ -7,9 +7,8 @@
 namespace longwave {
 
 absl::StatusOr<Leader> Leadership::Beat() {
-  const std::string look =
-      absl::StrCat("SELECT term, server, endpoint, beat_ms, ", database_.clock_ms(),
-                   " FROM leadership WHERE id = 1");
+  const std::string look = absl::StrCat("SELECT term, server, endpoint, beat_ms, ",
+                                        database_.clock_ms(), " FROM leadership WHERE id = 1");
   Leader leader;
   // Whether this server is to write the row.
   const auto read = [&](const SqlResult& result) {

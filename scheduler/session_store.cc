@@ -70,8 +70,8 @@ absl::StatusOr<Session> SessionStore::Get(const std::string& id) {
 absl::StatusOr<std::vector<Session>> SessionStore::List(const std::string& tenant, int64_t before,
                                                         int64_t limit) {
   if (tenant.empty()) {
-    return SessionsOf(database_.Read(
-        Select("number < $1 ORDER BY number DESC LIMIT $2").c_str(), {before, limit}));
+    return SessionsOf(database_.Read(Select("number < $1 ORDER BY number DESC LIMIT $2").c_str(),
+                                     {before, limit}));
   }
   return SessionsOf(
       database_.Read(Select("tenant = $1 AND number < $2 ORDER BY number DESC LIMIT $3").c_str(),

@@ -101,6 +101,10 @@ class SqlDatabase {
   bool writing_ = false;
 };
 
+// `text` with a question mark for each byte that no text in a database may have: zero, and what is
+// not UTF-8.
+std::string CleanText(absl::string_view text);
+
 // A file, or ":memory:".
 absl::StatusOr<std::unique_ptr<SqlDatabase>> OpenSqlite(const std::string& path);
 // postgresql://USER@HOST:PORT/DATABASE, and whatever else libpq takes in a URI. It connects again

@@ -64,14 +64,12 @@ absl::StatusOr<std::vector<Token>> TokenStore::List(const std::string& tenant) {
   if (tenant.empty()) {
     return TokensOf(database_.Read(Select("1 = 1 ORDER BY created_ms, id").c_str(), {}));
   }
-  return TokensOf(
-      database_.Read(Select("tenant = $1 ORDER BY created_ms, id").c_str(), {tenant}));
+  return TokensOf(database_.Read(Select("tenant = $1 ORDER BY created_ms, id").c_str(), {tenant}));
 }
 
 absl::Status TokenStore::Revoke(const std::string& id) {
   return database_.Write([&](SqlConnection& connection) {
-    const absl::StatusOr<SqlResult> gone =
-        connection.Run("DELETE FROM tokens WHERE id = $1", {id});
+    const absl::StatusOr<SqlResult> gone = connection.Run("DELETE FROM tokens WHERE id = $1", {id});
     if (gone.ok() && gone->changed == 0) {
       return absl::NotFoundError(absl::StrCat("there is no token \"", id, "\""));
     }
@@ -86,8 +84,8 @@ absl::StatusOr<Token> TokenStore::Find(const std::string& sha256, int64_t now_ms
   if (found->empty()) return absl::NotFoundError("there is no such token");
   Token token = found->front();
   if (token.ExpiredAt(now_ms)) {
-    return absl::NotFoundError(absl::StrCat("token ", token.id, " expired at ", token.expires_ms,
-                                            " ms"));
+    return absl::NotFoundError(
+        absl::StrCat("token ", token.id, " expired at ", token.expires_ms, " ms"));
   }
   if (now_ms - token.last_used_ms < kUsedMs) return token;
   token.last_used_ms = now_ms;

@@ -107,10 +107,7 @@ absl::Status PostgresServer::Launch() {
 }
 
 PostgresServer::~PostgresServer() {
-  if (process_ > 0) {
-    kill(process_, SIGINT);  // ends its processes too
-    waitpid(process_, nullptr, 0);
-  }
+  Stop();
   std::error_code code;
   fs::remove_all(folder_, code);
 }
@@ -128,16 +125,23 @@ absl::StatusOr<std::string> PostgresServer::NewDatabase() {
   return Uri(name);
 }
 
+void PostgresServer::Stop() { End(SIGINT); }
+
 absl::Status PostgresServer::Restart() {
-  kill(process_, SIGINT);
-  waitpid(process_, nullptr, 0);
+  Stop();
   return Launch();
 }
 
 absl::Status PostgresServer::Crash() {
-  kill(process_, SIGQUIT);  // at once, without writing what is in memory
-  waitpid(process_, nullptr, 0);
+  End(SIGQUIT);
   return Launch();
+}
+
+void PostgresServer::End(int signal) {
+  if (process_ <= 0) return;
+  kill(process_, signal);  // it ends its processes too
+  waitpid(process_, nullptr, 0);
+  process_ = 0;
 }
 
 PostgresServer* SharedPostgres() {

@@ -23,13 +23,15 @@ class PostgresServer {
 
   // A new, empty database's URI.
   absl::StatusOr<std::string> NewDatabase();
-  // SIGKILL to the server and all of its processes, and a new start on the same data.
-  absl::Status Crash();
+  void Stop();
   absl::Status Restart();
+  // It ends at once, its memory is lost, and starts again.
+  absl::Status Crash();
 
  private:
   PostgresServer() = default;
   absl::Status Launch();
+  void End(int signal);
   std::string Uri(const std::string& database) const;
 
   std::string folder_, programs_;
