@@ -175,16 +175,17 @@ absl::StatusOr<Job> JobStore::Get(const std::string& id) {
 absl::StatusOr<std::vector<Job>> JobStore::List(const JobFilter& filter, int64_t before,
                                                 int64_t limit) {
   std::string where = "number < $1";
-  Values values = {before};
+  Values values;
+  values.emplace_back(before);
   const auto add = [&](const char* column, const std::string& value) {
-    values.push_back(value);
+    values.emplace_back(value);
     absl::StrAppend(&where, " AND ", column, " = $", values.size());
   };
   if (filter.state.has_value()) add("state", Name(*filter.state));
   if (filter.task.has_value()) add("task", Name(*filter.task));
   if (!filter.tenant.empty()) add("tenant", filter.tenant);
   if (!filter.model.empty()) add("model", filter.model);
-  values.push_back(limit);
+  values.emplace_back(limit);
   return Jobs(absl::StrCat(where, " ORDER BY number DESC LIMIT $", values.size()), values);
 }
 

@@ -1,16 +1,14 @@
 #include "scheduler/job_store.h"
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <filesystem>
 #include <map>
 #include <random>
-#include <set>
+#include <tuple>
 
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "scheduler/testing/test_database.h"
 
 namespace longwave {
 namespace {
@@ -20,8 +18,8 @@ using ::testing::HasSubstr;
 
 constexpr int64_t kMost = int64_t{1} << 40;
 
-std::unique_ptr<JobStore> Open(const std::string& path = ":memory:") {
-  auto database = OpenSqlite(path);
+std::unique_ptr<JobStore> Open(const std::string& uri) {
+  auto database = OpenDatabase(uri);
   EXPECT_TRUE(database.ok()) << database.status();
   auto store = JobStore::Open(*std::move(database));
   EXPECT_TRUE(store.ok()) << store.status();
@@ -71,126 +69,142 @@ std::vector<std::string> Kinds(JobStore& store, const std::string& job) {
   return kinds;
 }
 
-TEST(JobStore, AJobFromItsCreationToItsEnd) {
-  auto store = Open();
-  ASSERT_TRUE(store->Create(SomeJob("a"), 5).ok());
-  EXPECT_FALSE(Next(*store, "w", 6).has_value());  // not planned
-  EXPECT_EQ(store->Unplanned(10)->size(), 1u);
-  ASSERT_TRUE(store->SetPlan("a", {25, 4}, 6).ok());
-  EXPECT_TRUE(absl::IsAborted(store->SetPlan("a", {25, 4}, 6)));
-  EXPECT_FALSE(Next(*store, "w", 6, 43).has_value());  // (10 + 1) tokens of 4 bytes
+std::string KindName(const ::testing::TestParamInfo<DatabaseKind>& info) {
+  return Name(info.param);
+}
+
+class JobStoreTest : public ::testing::TestWithParam<DatabaseKind> {
+ protected:
+  void SetUp() override {
+    if (!IsSkipped() && !HasFailure()) store_ = Open(database_.uri());
+  }
+  absl::Status Change(const char* sql) {
+    return store_->database().Write(
+        [&](SqlConnection& connection) { return connection.Run(sql, {}).status(); });
+  }
+
+  TestDatabase database_{GetParam()};
+  std::unique_ptr<JobStore> store_;
+};
+
+INSTANTIATE_TEST_SUITE_P(On, JobStoreTest,
+                         ::testing::Values(DatabaseKind::kSqlite, DatabaseKind::kPostgres),
+                         KindName);
+
+TEST_P(JobStoreTest, AJobFromItsCreationToItsEnd) {
+  ASSERT_TRUE(store_->Create(SomeJob("a"), 5).ok());
+  EXPECT_FALSE(Next(*store_, "w", 6).has_value());  // not planned
+  EXPECT_EQ(store_->Unplanned(10)->size(), 1u);
+  ASSERT_TRUE(store_->SetPlan("a", {25, 4}, 6).ok());
+  EXPECT_TRUE(absl::IsAborted(store_->SetPlan("a", {25, 4}, 6)));
+  EXPECT_FALSE(Next(*store_, "w", 6, 43).has_value());  // (10 + 1) tokens of 4 bytes
   for (int64_t k = 0; k < 3; ++k) {
-    const auto lease = Next(*store, "w", 7 + k, 44);
+    const auto lease = Next(*store_, "w", 7 + k, 44);
     ASSERT_TRUE(lease.has_value());
     EXPECT_EQ(lease->key, (ChunkKey{"a", k, k + 1}));
     EXPECT_EQ(lease->before_epoch, k);
     EXPECT_EQ(lease->before_worker, "");
-    EXPECT_FALSE(Next(*store, "v", 7, kMost, false).has_value());  // it would have to spread
-    EXPECT_TRUE(absl::IsFailedPrecondition(store->Succeed("a", 9)));
-    ASSERT_TRUE(CommitOne(*store, lease->key, {k, k + 1, 100, "out", "in"}).ok());
+    EXPECT_FALSE(Next(*store_, "v", 7, kMost, false).has_value());  // it would have to spread
+    EXPECT_TRUE(absl::IsFailedPrecondition(store_->Succeed("a", 9)));
+    ASSERT_TRUE(CommitOne(*store_, lease->key, {k, k + 1, 100, "out", "in"}).ok());
   }
-  EXPECT_FALSE(Next(*store, "w", 99).has_value());
-  ASSERT_EQ(store->Complete(10)->size(), 1u);
-  ASSERT_TRUE(store->Succeed("a", 20).ok());
-  const auto job = store->Get("a");
+  EXPECT_FALSE(Next(*store_, "w", 99).has_value());
+  ASSERT_EQ(store_->Complete(10)->size(), 1u);
+  ASSERT_TRUE(store_->Succeed("a", 20).ok());
+  const auto job = store_->Get("a");
   EXPECT_EQ(job->state, JobState::kSucceeded);
   EXPECT_EQ(job->tokens_committed(), 25);
   EXPECT_EQ(job->computed, 25);
   EXPECT_EQ(job->output_bytes, 300);
   EXPECT_EQ(job->started_ms, 7);
   EXPECT_EQ(job->finished_ms, 20);
-  EXPECT_EQ(store->Committed("a")->size(), 3u);
-  EXPECT_THAT(Kinds(*store, "a"), ElementsAre("created", "planned", "started", "committed",
-                                              "committed", "committed", "succeeded"));
-  EXPECT_TRUE(absl::IsAborted(store->Cancel("a", 30).status()));
-  EXPECT_TRUE(store->Delete("a").ok());
-  EXPECT_TRUE(absl::IsNotFound(store->Get("a").status()));
-  EXPECT_TRUE(store->Committed("a")->empty());
-  EXPECT_TRUE(store->Events({}, 0, 10)->empty());
-  EXPECT_EQ(*store->LastEvent(), 7);
+  EXPECT_EQ(store_->Committed("a")->size(), 3u);
+  EXPECT_THAT(Kinds(*store_, "a"), ElementsAre("created", "planned", "started", "committed",
+                                               "committed", "committed", "succeeded"));
+  EXPECT_TRUE(absl::IsAborted(store_->Cancel("a", 30).status()));
+  EXPECT_TRUE(store_->Delete("a").ok());
+  EXPECT_TRUE(absl::IsNotFound(store_->Get("a").status()));
+  EXPECT_TRUE(store_->Committed("a")->empty());
+  EXPECT_TRUE(store_->Events({}, 0, 10)->empty());
+  EXPECT_EQ(*store_->LastEvent(), 7);
 }
 
-TEST(JobStore, OneKeyOneJob) {
-  auto store = Open();
+TEST_P(JobStoreTest, OneKeyOneJob) {
   NewJob job = SomeJob("a");
   job.idempotency_key = "key";
-  ASSERT_TRUE(store->Create(job, 1).ok());
+  ASSERT_TRUE(store_->Create(job, 1).ok());
   job.id = "b";
-  EXPECT_EQ(store->Create(job, 2)->id, "a");
+  EXPECT_EQ(store_->Create(job, 2)->id, "a");
   job.spec.chunk = 11;
-  const auto other = store->Create(job, 2);
+  const auto other = store_->Create(job, 2);
   EXPECT_TRUE(absl::IsFailedPrecondition(other.status()));
   EXPECT_THAT(other.status().message(), HasSubstr("key"));
-  EXPECT_EQ(store->List({}, kMost, 10)->size(), 1u);
+  EXPECT_EQ(store_->List({}, kMost, 10)->size(), 1u);
 }
 
-TEST(JobStore, AnOlderEpochIsRefused) {
-  auto store = Open();
-  Add(*store, "a", 2);
-  const ChunkKey old = LeaseOne(*store, "slow");
-  ASSERT_TRUE(store->Lose(old, true, 10).ok());
-  EXPECT_TRUE(absl::IsAborted(CommitOne(*store, old).status()));
-  const ChunkKey now = LeaseOne(*store, "quick");
+TEST_P(JobStoreTest, AnOlderEpochIsRefused) {
+  Add(*store_, "a", 2);
+  const ChunkKey old = LeaseOne(*store_, "slow");
+  ASSERT_TRUE(store_->Lose(old, true, 10).ok());
+  EXPECT_TRUE(absl::IsAborted(CommitOne(*store_, old).status()));
+  const ChunkKey now = LeaseOne(*store_, "quick");
   EXPECT_GT(now.epoch, old.epoch);
-  EXPECT_TRUE(absl::IsAborted(CommitOne(*store, old).status()));
-  EXPECT_TRUE(absl::IsAborted(store->Lose(old, true, 10).status()));
-  EXPECT_TRUE(absl::IsAborted(store->HandBack(old).status()));
-  EXPECT_TRUE(absl::IsAborted(store->Fail(old, "x", true, 10).status()));
-  ASSERT_TRUE(CommitOne(*store, now).ok());
-  EXPECT_TRUE(CommitOne(*store, now).ok());  // its answer may have been lost
-  EXPECT_EQ(store->Get("a")->committed, 1);
-  EXPECT_TRUE(absl::IsAborted(CommitOne(*store, old).status()));
-  const ChunkKey next = LeaseOne(*store);
-  ASSERT_TRUE(store->Cancel("a", 11).ok());
-  EXPECT_TRUE(absl::IsAborted(CommitOne(*store, next).status()));
-  EXPECT_TRUE(store->Leased()->empty());
+  EXPECT_TRUE(absl::IsAborted(CommitOne(*store_, old).status()));
+  EXPECT_TRUE(absl::IsAborted(store_->Lose(old, true, 10).status()));
+  EXPECT_TRUE(absl::IsAborted(store_->HandBack(old).status()));
+  EXPECT_TRUE(absl::IsAborted(store_->Fail(old, "x", true, 10).status()));
+  ASSERT_TRUE(CommitOne(*store_, now).ok());
+  EXPECT_TRUE(CommitOne(*store_, now).ok());  // its answer may have been lost
+  EXPECT_EQ(store_->Get("a")->committed, 1);
+  EXPECT_TRUE(absl::IsAborted(CommitOne(*store_, old).status()));
+  const ChunkKey next = LeaseOne(*store_);
+  ASSERT_TRUE(store_->Cancel("a", 11).ok());
+  EXPECT_TRUE(absl::IsAborted(CommitOne(*store_, next).status()));
+  EXPECT_TRUE(store_->Leased()->empty());
 }
 
-TEST(JobStore, AChunkThatLosesThreeWorkersParksItsJob) {
-  auto store = Open();
-  Add(*store, "poison", 2);
-  Add(*store, "good", 1);
+TEST_P(JobStoreTest, AChunkThatLosesThreeWorkersParksItsJob) {
+  Add(*store_, "poison", 2);
+  Add(*store_, "good", 1);
   for (const char* worker : {"w1", "w2", "w3"}) {
-    const ChunkKey key = LeaseOne(*store, worker);
+    const ChunkKey key = LeaseOne(*store_, worker);
     ASSERT_EQ(key.job, "poison");
-    ASSERT_TRUE(store->Lose(key, true, 10).ok());
+    ASSERT_TRUE(store_->Lose(key, true, 10).ok());
   }
-  const auto job = store->Get("poison");
+  const auto job = store_->Get("poison");
   EXPECT_EQ(job->state, JobState::kFailed);
   EXPECT_EQ(job->error,
             "chunk 0 lost its worker 3 times (workers w1, w2, w3): it is not tried again");
-  EXPECT_EQ(LeaseOne(*store).job, "good");
+  EXPECT_EQ(LeaseOne(*store_).job, "good");
 }
 
-TEST(JobStore, FailuresAreTriedAgainLaterAndNotForEver) {
-  auto store = Open();
-  Add(*store, "a", 1);
+TEST_P(JobStoreTest, FailuresAreTriedAgainLaterAndNotForEver) {
+  Add(*store_, "a", 1);
   int64_t now = 1000;
   for (int64_t wait : {500, 1000}) {
-    ASSERT_TRUE(store->Fail(LeaseOne(*store, "w", now), "disk full", false, now).ok());
-    EXPECT_FALSE(Next(*store, "w", now + wait - 1).has_value());
+    ASSERT_TRUE(store_->Fail(LeaseOne(*store_, "w", now), "disk full", false, now).ok());
+    EXPECT_FALSE(Next(*store_, "w", now + wait - 1).has_value());
     now += wait;
   }
-  ASSERT_TRUE(store->Fail(LeaseOne(*store, "w", now), "disk full", false, now).ok());
-  EXPECT_EQ(store->Get("a")->error, "chunk 0 failed 3 times, at last: disk full");
-  Add(*store, "b", 1);
-  ASSERT_TRUE(store->Fail(LeaseOne(*store), "token id 300", true, now).ok());
-  EXPECT_EQ(store->Get("b")->error, "token id 300");
-  EXPECT_EQ(store->Get("b")->state, JobState::kFailed);
+  ASSERT_TRUE(store_->Fail(LeaseOne(*store_, "w", now), "disk full", false, now).ok());
+  EXPECT_EQ(store_->Get("a")->error, "chunk 0 failed 3 times, at last: disk full");
+  Add(*store_, "b", 1);
+  ASSERT_TRUE(store_->Fail(LeaseOne(*store_), "token id 300", true, now).ok());
+  EXPECT_EQ(store_->Get("b")->error, "token id 300");
+  EXPECT_EQ(store_->Get("b")->state, JobState::kFailed);
 }
 
-TEST(JobStore, ListsNewestFirstInPages) {
-  auto store = Open();
-  for (int i = 0; i < 5; ++i) Add(*store, absl::StrCat("j", i), 1);
-  ASSERT_TRUE(store->Cancel("j3", 9).ok());
-  const auto page = store->List({}, kMost, 2);
+TEST_P(JobStoreTest, ListsNewestFirstInPages) {
+  for (int i = 0; i < 5; ++i) Add(*store_, absl::StrCat("j", i), 1);
+  ASSERT_TRUE(store_->Cancel("j3", 9).ok());
+  const auto page = store_->List({}, kMost, 2);
   ASSERT_EQ(page->size(), 2u);
   EXPECT_EQ((*page)[1].id, "j3");
-  EXPECT_EQ(store->List({}, (*page)[1].number, 10)->front().id, "j2");
-  EXPECT_EQ(store->List({JobState::kCancelled, "", "", {}}, kMost, 10)->size(), 1u);
+  EXPECT_EQ(store_->List({}, (*page)[1].number, 10)->front().id, "j2");
+  EXPECT_EQ(store_->List({JobState::kCancelled, "", "", {}}, kMost, 10)->size(), 1u);
 }
 
-TEST(JobStore, RefusesADatabaseOfALaterProgram) {
+TEST_P(JobStoreTest, RefusesADatabaseOfALaterProgram) {
   auto database = OpenSqlite(":memory:");
   for (const char* sql :
        {"CREATE TABLE schema_version (version BIGINT)", "INSERT INTO schema_version VALUES (99)"}) {
@@ -202,17 +216,16 @@ TEST(JobStore, RefusesADatabaseOfALaterProgram) {
   EXPECT_THAT(JobStore::Open(*std::move(database)).status().message(), HasSubstr("99"));
 }
 
-TEST(JobStore, FilesAreKept) {
-  auto store = Open();
-  ASSERT_TRUE(store->AddFile({"f", "genome.fa", "sha", 12, 3}).ok());
-  EXPECT_EQ(store->GetFile("f")->name, "genome.fa");
-  EXPECT_TRUE(absl::IsNotFound(store->GetFile("g").status()));
+TEST_P(JobStoreTest, FilesAreKept) {
+  ASSERT_TRUE(store_->AddFile({"f", "genome.fa", "sha", 12, 3}).ok());
+  EXPECT_EQ(store_->GetFile("f")->name, "genome.fa");
+  EXPECT_TRUE(absl::IsNotFound(store_->GetFile("g").status()));
 }
 
-TEST(JobStore, ChunksOfAJobAreLeasedTogetherAndCommittedInOrder) {
-  auto store = Open();
-  Add(*store, "a", 4);
-  const auto leases = store->LeaseChunks({{"u", kMost, true}, {"v", kMost, true}, {"w", kMost}}, 9);
+TEST_P(JobStoreTest, ChunksOfAJobAreLeasedTogetherAndCommittedInOrder) {
+  Add(*store_, "a", 4);
+  const auto leases =
+      store_->LeaseChunks({{"u", kMost, true}, {"v", kMost, true}, {"w", kMost}}, 9);
   ASSERT_TRUE(leases.ok()) << leases.status();
   std::vector<ChunkKey> keys;
   for (int64_t k = 0; k < 3; ++k) {
@@ -223,10 +236,10 @@ TEST(JobStore, ChunksOfAJobAreLeasedTogetherAndCommittedInOrder) {
   }
   EXPECT_EQ(leases->at(0)->before_worker, "");
   EXPECT_EQ(leases->at(2)->before_worker, "v");
-  EXPECT_EQ(store->Get("a")->leases(), 3);
-  const auto early = CommitOne(*store, keys[1]);
+  EXPECT_EQ(store_->Get("a")->leases(), 3);
+  const auto early = CommitOne(*store_, keys[1]);
   EXPECT_TRUE(absl::IsUnavailable(early.status())) << early.status();
-  const auto answers = store->CommitChunks(
+  const auto answers = store_->CommitChunks(
       {{keys[2], {}}, {keys[0], {}}, {{"none", 0, 1}, {}}, {keys[1], {}}, {keys[1], {}}}, 10);
   ASSERT_TRUE(answers.ok()) << answers.status();
   EXPECT_TRUE(absl::IsUnavailable(answers->at(0).status()));
@@ -234,87 +247,83 @@ TEST(JobStore, ChunksOfAJobAreLeasedTogetherAndCommittedInOrder) {
   EXPECT_TRUE(absl::IsNotFound(answers->at(2).status()));
   EXPECT_EQ(answers->at(3)->committed, 2);
   EXPECT_TRUE(answers->at(4).ok());
-  EXPECT_EQ(store->Get("a")->leases(), 1);
-  EXPECT_EQ(store->Leased("a")->front().worker, "w");
+  EXPECT_EQ(store_->Get("a")->leases(), 1);
+  EXPECT_EQ(store_->Leased("a")->front().worker, "w");
 }
 
-TEST(JobStore, WhatIsTakenBackCutsLaterLeases) {
-  auto store = Open();
-  Add(*store, "a", 5);
+TEST_P(JobStoreTest, WhatIsTakenBackCutsLaterLeases) {
+  Add(*store_, "a", 5);
   std::vector<ChunkKey> keys;
-  for (int i = 0; i < 5; ++i) keys.push_back(LeaseOne(*store, absl::StrCat("w", i)));
-  EXPECT_EQ(store->Get("a")->computed, 47);
-  EXPECT_THAT(*store->HandBack(keys[3]), ElementsAre(keys[4]));
-  EXPECT_EQ(store->Get("a")->computed, 37);
-  EXPECT_THAT(*store->Lose(keys[1], true, 10), ElementsAre(keys[2]));
-  EXPECT_TRUE(absl::IsAborted(store->HandBack(keys[2]).status()));
-  const auto again = Next(*store, "v", 11);
+  for (int i = 0; i < 5; ++i) keys.push_back(LeaseOne(*store_, absl::StrCat("w", i)));
+  EXPECT_EQ(store_->Get("a")->computed, 47);
+  EXPECT_THAT(*store_->HandBack(keys[3]), ElementsAre(keys[4]));
+  EXPECT_EQ(store_->Get("a")->computed, 37);
+  EXPECT_THAT(*store_->Lose(keys[1], true, 10), ElementsAre(keys[2]));
+  EXPECT_TRUE(absl::IsAborted(store_->HandBack(keys[2]).status()));
+  const auto again = Next(*store_, "v", 11);
   EXPECT_EQ(again->key.chunk, 1);
   EXPECT_EQ(again->before_worker, "w0");
-  LeaseOne(*store, "v");
+  LeaseOne(*store_, "v");
   // A job that fails takes the earlier ones with it too.
-  const auto others = store->Fail(again->key, "bad \xff token", true, 12);
+  const auto others = store_->Fail(again->key, "bad \xff token", true, 12);
   ASSERT_EQ(others->size(), 2u);
   EXPECT_EQ(others->front(), keys[0]);
-  EXPECT_EQ(store->Get("a")->error, "bad ? token");
-  EXPECT_TRUE(store->Leased()->empty());
-  EXPECT_TRUE(absl::IsAborted(CommitOne(*store, keys[0]).status()));
-  EXPECT_THAT(Kinds(*store, "a"),
+  EXPECT_EQ(store_->Get("a")->error, "bad ? token");
+  EXPECT_TRUE(store_->Leased()->empty());
+  EXPECT_TRUE(absl::IsAborted(CommitOne(*store_, keys[0]).status()));
+  EXPECT_THAT(Kinds(*store_, "a"),
               ElementsAre("created", "planned", "started", "lost", "chunk_failed", "failed"));
 }
 
-TEST(JobStore, LossesWithoutBlameAreEndless_AlmostSo) {
-  auto store = Open();
-  Add(*store, "a", 1);
+TEST_P(JobStoreTest, LossesWithoutBlameAreEndless_AlmostSo) {
+  Add(*store_, "a", 1);
   for (int i = 1; i < JobStore::kMostUnblamedLosses; ++i) {
-    ASSERT_TRUE(store->Lose(LeaseOne(*store), false, 10).ok());
+    ASSERT_TRUE(store_->Lose(LeaseOne(*store_), false, 10).ok());
   }
-  EXPECT_EQ(store->Get("a")->state, JobState::kRunning);
-  ASSERT_TRUE(store->Lose(LeaseOne(*store), false, 10).ok());
-  EXPECT_THAT(store->Get("a")->error, HasSubstr("25 times"));
+  EXPECT_EQ(store_->Get("a")->state, JobState::kRunning);
+  ASSERT_TRUE(store_->Lose(LeaseOne(*store_), false, 10).ok());
+  EXPECT_THAT(store_->Get("a")->error, HasSubstr("25 times"));
 }
 
-TEST(JobStore, ATermThatIsOverCannotWrite) {
-  auto store = Open();
-  Add(*store, "a", 2);
-  const ChunkKey key = LeaseOne(*store);
+TEST_P(JobStoreTest, ATermThatIsOverCannotWrite) {
+  Add(*store_, "a", 2);
+  const ChunkKey key = LeaseOne(*store_);
   ASSERT_TRUE(
-      store->database()
+      store_->database()
           .Write([](SqlConnection& connection) {
             return connection.Run("UPDATE leadership SET term = 7, server = 'other'", {}).status();
           })
           .ok());
-  const auto refused = store->LeaseChunks({{"w", kMost, true}}, 9);
+  const auto refused = store_->LeaseChunks({{"w", kMost, true}}, 9);
   EXPECT_TRUE(absl::IsAborted(refused.status()));
   EXPECT_EQ(refused.status().message(), "server other leads in term 7, this one's term is 0");
-  EXPECT_TRUE(absl::IsAborted(CommitOne(*store, key).status()));
-  EXPECT_TRUE(absl::IsAborted(store->Lose(key, true, 9).status()));
-  EXPECT_TRUE(absl::IsAborted(store->Fail(key, "e", true, 9).status()));
-  EXPECT_TRUE(absl::IsAborted(store->HandBack(key).status()));
-  EXPECT_TRUE(absl::IsAborted(store->Succeed("a", 9)));
-  store->SetTerm(7);
-  EXPECT_TRUE(CommitOne(*store, key).ok());
+  EXPECT_TRUE(absl::IsAborted(CommitOne(*store_, key).status()));
+  EXPECT_TRUE(absl::IsAborted(store_->Lose(key, true, 9).status()));
+  EXPECT_TRUE(absl::IsAborted(store_->Fail(key, "e", true, 9).status()));
+  EXPECT_TRUE(absl::IsAborted(store_->HandBack(key).status()));
+  EXPECT_TRUE(absl::IsAborted(store_->Succeed("a", 9)));
+  store_->SetTerm(7);
+  EXPECT_TRUE(CommitOne(*store_, key).ok());
 }
 
-TEST(JobStore, AJobThatRunsForTooLongFails) {
-  auto store = Open();
+TEST_P(JobStoreTest, AJobThatRunsForTooLongFails) {
   NewJob job = SomeJob("a");
   job.time_limit_ms = 1000;
-  ASSERT_TRUE(store->Create(job, 1).ok());
-  ASSERT_TRUE(store->SetPlan("a", {25, 1}, 2).ok());
-  EXPECT_TRUE(store->ExpireJobs(5000)->empty());  // it only waits
-  const ChunkKey key = LeaseOne(*store, "w", 6000);
-  EXPECT_TRUE(store->ExpireJobs(6999)->empty());
-  EXPECT_THAT(*store->ExpireJobs(7000), ElementsAre("a"));
-  EXPECT_EQ(store->Get("a")->error,
+  ASSERT_TRUE(store_->Create(job, 1).ok());
+  ASSERT_TRUE(store_->SetPlan("a", {25, 1}, 2).ok());
+  EXPECT_TRUE(store_->ExpireJobs(5000)->empty());  // it only waits
+  const ChunkKey key = LeaseOne(*store_, "w", 6000);
+  EXPECT_TRUE(store_->ExpireJobs(6999)->empty());
+  EXPECT_THAT(*store_->ExpireJobs(7000), ElementsAre("a"));
+  EXPECT_EQ(store_->Get("a")->error,
             "it ran for longer than its time limit of 1000 ms: 0 of 3 chunks are done");
-  EXPECT_TRUE(absl::IsAborted(CommitOne(*store, key).status()));
-  EXPECT_TRUE(store->ExpireJobs(8000)->empty());
+  EXPECT_TRUE(absl::IsAborted(CommitOne(*store_, key).status()));
+  EXPECT_TRUE(store_->ExpireJobs(8000)->empty());
 }
 
 // Random operations against the simplest model of what must hold; now and then the store is closed
 // and opened again, as a server that was killed does.
-class RandomOperations : public ::testing::TestWithParam<int> {
+class RandomOperations : public ::testing::TestWithParam<std::tuple<DatabaseKind, int>> {
  protected:
   struct ModelChunk {
     int64_t losses = 0, unblamed = 0, failures = 0, epoch = 0;
@@ -334,14 +343,9 @@ class RandomOperations : public ::testing::TestWithParam<int> {
   };
 
   void SetUp() override {
-    path_ = absl::StrCat(::testing::TempDir(), "/store-", getpid(), "-", GetParam());
-    std::filesystem::remove(path_);
-    store_ = Open(path_);
+    if (IsSkipped() || HasFailure()) return;
+    store_ = Open(database_.uri());
     for (const Tenant& tenant : tenants_) ASSERT_TRUE(store_->PutTenant(tenant).ok());
-  }
-  void TearDown() override {
-    store_.reset();
-    for (const char* end : {"", "-wal", "-shm"}) std::filesystem::remove(path_ + end);
   }
   int64_t Below(int64_t n) { return static_cast<int64_t>(random_() % n); }
 
@@ -376,8 +380,8 @@ class RandomOperations : public ::testing::TestWithParam<int> {
   void CheckAll();
 
   std::vector<Tenant> tenants_ = {{"a", 1, 0, 0, 0}, {"b", 2, 0, 5, 0}, {"c", 1, 0, 0, 0}};
-  std::mt19937_64 random_{static_cast<uint64_t>(GetParam())};
-  std::string path_;
+  std::mt19937_64 random_{static_cast<uint64_t>(std::get<1>(GetParam()))};
+  TestDatabase database_{std::get<0>(GetParam())};
   std::unique_ptr<JobStore> store_;
   std::map<std::string, ModelJob> jobs_;
   std::vector<ChunkKey> given_;  // every key there ever was: most are stale
@@ -540,15 +544,25 @@ void RandomOperations::CheckAll() {
   std::vector<ChunkKey> expected;
   for (const auto& [id, job] : jobs_) {
     expected.insert(expected.end(), job.leased.begin(), job.leased.end());
-    const auto now = store_->Get(id);
-    ASSERT_TRUE(now.ok());
-    ASSERT_EQ(now->state, job.state) << id;
-    ASSERT_EQ(now->committed, job.committed);
-    ASSERT_EQ(now->next, job.next());
-    ASSERT_EQ(now->computed, job.computed);
-    ASSERT_EQ(static_cast<int64_t>(store_->Committed(id)->size()), job.committed);
   }
   ASSERT_EQ(stored, expected);
+  const auto jobs = store_->List({}, kMost, 100);
+  ASSERT_TRUE(jobs.ok());
+  ASSERT_EQ(jobs->size(), jobs_.size());
+  for (const Job& now : *jobs) {
+    const ModelJob& job = jobs_[now.id];
+    ASSERT_EQ(now.state, job.state) << now.id;
+    ASSERT_EQ(now.committed, job.committed);
+    ASSERT_EQ(now.next, job.next());
+    ASSERT_EQ(now.computed, job.computed);
+  }
+  if (given_.empty()) return;
+  const ModelJob& job = jobs_[given_.back().job];
+  const auto committed = store_->Committed(given_.back().job);
+  ASSERT_EQ(static_cast<int64_t>(committed->size()), job.committed);
+  for (const CommittedChunk& chunk : *committed) {
+    ASSERT_EQ(chunk.epoch, job.rows.at(chunk.chunk).epoch);
+  }
 }
 
 TEST_P(RandomOperations, AgreeWithAModel) {
@@ -557,7 +571,7 @@ TEST_P(RandomOperations, AgreeWithAModel) {
     const int64_t what = Below(100);
     if (what < 10 && jobs_.size() < 10) {
       AddJob();
-    } else if (what < 45) {
+    } else if (what < 45 && !jobs_.empty()) {
       LeaseSome();
     } else if (what < 75 && !given_.empty()) {
       CommitSome();
@@ -578,14 +592,21 @@ TEST_P(RandomOperations, AgreeWithAModel) {
       job.state = JobState::kSucceeded;
     } else {
       store_.reset();
-      store_ = Open(path_);
+      store_ = Open(database_.uri());
     }
     ASSERT_NO_FATAL_FAILURE(CheckAll());
     if (HasFatalFailure()) return;
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Seeds, RandomOperations, ::testing::Range(1, 9));
+INSTANTIATE_TEST_SUITE_P(Seeds, RandomOperations,
+                         ::testing::Combine(::testing::Values(DatabaseKind::kSqlite,
+                                                              DatabaseKind::kPostgres),
+                                            ::testing::Range(1, 9)),
+                         [](const auto& info) {
+                           return absl::StrCat(Name(std::get<0>(info.param)),
+                                               std::get<1>(info.param));
+                         });
 
 }  // namespace
 }  // namespace longwave

@@ -164,27 +164,4 @@ absl::StatusOr<Tenant> JobTransaction::GetTenant(const std::string& name) {
   return tenant;
 }
 
-std::string CleanText(absl::string_view text) {
-  std::string clean(text);
-  for (size_t i = 0; i < clean.size();) {
-    const auto byte = [&](size_t k) { return static_cast<unsigned char>(clean[k]); };
-    const unsigned char first = byte(i);
-    const size_t length = first < 0x80                    ? 1
-                          : first >= 0xC2 && first < 0xE0 ? 2
-                          : first >= 0xE0 && first < 0xF0 ? 3
-                          : first >= 0xF0 && first < 0xF5 ? 4
-                                                          : 0;
-    bool good = length > 0 && first != 0 && i + length <= clean.size();
-    for (size_t k = 1; good && k < length; ++k) good = (byte(i + k) & 0xC0) == 0x80;
-    if (good && length > 2) {  // no longer than need be, no surrogate, below 0x110000
-      const unsigned char second = byte(i + 1);
-      good = !(first == 0xE0 && second < 0xA0) && !(first == 0xED && second >= 0xA0) &&
-             !(first == 0xF0 && second < 0x90) && !(first == 0xF4 && second >= 0x90);
-    }
-    if (!good) clean[i] = '?';
-    i += good ? length : 1;
-  }
-  return clean;
-}
-
 }  // namespace longwave

@@ -22,8 +22,6 @@ absl::StatusOr<std::vector<Job>> JobsOf(const SqlResult& result);
 // SELECT ... FROM tenants WHERE `where`.
 std::string SelectTenants(const std::string& where);
 Tenant TenantOf(const SqlRow& row);
-// `text` with a question mark for each byte that a text in a database may not have.
-std::string CleanText(absl::string_view text);
 
 class JobTransaction {
  public:

@@ -106,7 +106,7 @@ const std::vector<std::vector<const char*>>& SchemaVersions() {
 
 }  // namespace
 
-absl::Status Migrate(SqlDatabase& database) {
+absl::Status Migrate(SqlDatabase& database, int64_t up_to) {
   return database.Write([&](SqlConnection& connection) {
     const char* first = "CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL)";
     absl::Status status = connection.Run(first, {}).status();
@@ -117,20 +117,20 @@ absl::Status Migrate(SqlDatabase& database) {
     if (found->rows.empty()) {
       status = connection.Run("INSERT INTO schema_version VALUES (0)", {}).status();
     }
-    const int64_t known = static_cast<int64_t>(SchemaVersions().size());
     const int64_t version = found->rows.empty() ? 0 : RowReader(found->rows[0]).Number();
-    if (version == known) return status;
-    if (version > known) {
-      return absl::FailedPreconditionError(absl::StrCat(
-          database.name(), " has schema version ", version, ", this program knows up to ", known));
+    if (version == up_to) return status;
+    if (version > kSchemaVersion) {
+      return absl::FailedPreconditionError(absl::StrCat(database.name(), " has schema version ",
+                                                        version, ", this program knows up to ",
+                                                        kSchemaVersion));
     }
-    for (int64_t i = version; status.ok() && i < known; ++i) {
+    for (int64_t i = version; status.ok() && i < up_to; ++i) {
       for (const char* sql : SchemaVersions()[i]) {
         if (status.ok()) status = connection.Run(sql, {}).status();
       }
     }
     if (!status.ok()) return status;
-    return connection.Run("UPDATE schema_version SET version = $1", {{known}}).status();
+    return connection.Run("UPDATE schema_version SET version = $1", {up_to}).status();
   });
 }
 

@@ -78,6 +78,8 @@ class SqlDatabase {
   virtual const char* clock_ms() const = 0;
   // For messages: without a password.
   virtual std::string name() const = 0;
+  // Whether several servers may use it at a time.
+  virtual bool shared() const = 0;
 
  protected:
   // The connection of the one thread that writes now; a new one where the last was lost.
@@ -99,7 +101,16 @@ class SqlDatabase {
   bool writing_ = false;
 };
 
+// `text` with a question mark for each byte that no text in a database may have: zero, and what is
+// not UTF-8.
+std::string CleanText(absl::string_view text);
+
 // A file, or ":memory:".
 absl::StatusOr<std::unique_ptr<SqlDatabase>> OpenSqlite(const std::string& path);
+// postgresql://USER@HOST:PORT/DATABASE, and whatever else libpq takes in a URI. It connects again
+// by itself after the server went away.
+absl::StatusOr<std::unique_ptr<SqlDatabase>> OpenPostgres(const std::string& uri);
+// Either: what has "://" in it must be postgresql:// or postgres://.
+absl::StatusOr<std::unique_ptr<SqlDatabase>> OpenDatabase(const std::string& uri_or_path);
 
 }  // namespace longwave

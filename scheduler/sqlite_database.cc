@@ -41,6 +41,11 @@ class SqliteConnection final : public SqlWriter {
     for (size_t i = 0; i < values.size(); ++i) {
       const int index = sqlite3_bind_parameter_index(statement, absl::StrCat("$", i + 1).c_str());
       if (index == 0) return absl::InternalError(absl::StrCat("no $", i + 1, " in ", sql));
+      if (const auto* text = std::get_if<std::string>(&values[i]);
+          text != nullptr && CleanText(*text) != *text) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("\"", CleanText(*text), "\" has bytes that are no text"));
+      }
       Bind(statement, index, values[i]);
     }
     SqlResult result;
@@ -133,6 +138,7 @@ class SqliteDatabase final : public SqlDatabase {
     return "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)";
   }
   std::string name() const override { return path_; }
+  bool shared() const override { return false; }
 
  protected:
   absl::StatusOr<SqlWriter*> GetWriter() override { return &writer_; }
