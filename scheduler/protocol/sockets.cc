@@ -1,11 +1,7 @@
 #include "scheduler/protocol/sockets.h"
 
-#include <sys/eventfd.h>
-#include <unistd.h>
-
 #include <cerrno>
 #include <chrono>
-#include <cstdlib>
 #include <utility>
 #include <zmq.hpp>
 
@@ -124,21 +120,6 @@ absl::StatusOr<std::unique_ptr<MessageSocket>> Open(zmq::socket_type type,
 }
 
 }  // namespace
-
-Waker::Waker() : fd_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
-  if (fd_ < 0) std::abort();
-}
-Waker::~Waker() { close(fd_); }
-
-void Waker::Wake() {
-  const uint64_t one = 1;
-  [[maybe_unused]] const ssize_t wrote = write(fd_, &one, sizeof(one));  // full: it is awake
-}
-
-void Waker::Clear() {
-  uint64_t count = 0;
-  [[maybe_unused]] const ssize_t got = read(fd_, &count, sizeof(count));  // empty: nothing to clear
-}
 
 absl::StatusOr<std::unique_ptr<MessageSocket>> OpenRouter(const std::string& endpoint) {
   return Open(zmq::socket_type::router, endpoint, "");
