@@ -141,18 +141,18 @@ FaultProxy::FaultProxy(int to_port) : to_port_(to_port) {
     Die("the proxy cannot listen");
   }
   port_ = ntohs(address.sin_port);
-  threads_.emplace_back([this] { Accept(); });
+  accepting_ = std::thread([this] { Accept(); });
 }
 
 FaultProxy::~FaultProxy() {
   stopping_ = true;
   shutdown(listener_, SHUT_RDWR);
-  threads_.front().join();  // no connection comes after it
+  accepting_.join();  // no connection comes after it
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     for (int socket : open_) shutdown(socket, SHUT_RDWR);
   }
-  for (size_t i = 1; i < threads_.size(); ++i) threads_[i].join();
+  for (std::thread& connection : connections_) connection.join();
   close(listener_);
 }
 
@@ -179,7 +179,7 @@ void FaultProxy::Accept() {
   while (!stopping_) {
     const int client = accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC);
     if (client < 0) continue;
-    threads_.emplace_back([this, client] { Serve(client); });
+    connections_.emplace_back([this, client] { Serve(client); });
   }
 }
 

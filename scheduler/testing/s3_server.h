@@ -83,7 +83,8 @@ class FaultProxy {
   std::mutex mutex_;
   std::deque<Fault> faults_;
   std::set<int> open_;  // sockets, to be shut down at the end
-  std::vector<std::thread> threads_;
+  std::vector<std::thread> connections_;  // of accepting_ alone, while that runs
+  std::thread accepting_;
 };
 
 }  // namespace longwave
