@@ -249,7 +249,6 @@ class S3Client::Attempt {
     const std::string why = error_[0] != 0 ? error_ : curl_easy_strerror(code);
     const std::string message = absl::StrCat(Where(), ": ", Plain(why));
     switch (code) {
-      case CURLE_UNSUPPORTED_PROTOCOL:
       case CURLE_URL_MALFORMAT:
       case CURLE_NOT_BUILT_IN:
       case CURLE_SSL_CACERT_BADFILE:

@@ -141,51 +141,45 @@ FaultProxy::FaultProxy(int to_port) : to_port_(to_port) {
     Die("the proxy cannot listen");
   }
   port_ = ntohs(address.sin_port);
-  threads_.emplace_back([this] { Accept(); });
+  accepting_ = std::thread([this] { Accept(); });
 }
 
 FaultProxy::~FaultProxy() {
   stopping_ = true;
   shutdown(listener_, SHUT_RDWR);
-  threads_.front().join();  // no connection comes after it
+  accepting_.join();  // no connection comes after it
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     for (int socket : open_) shutdown(socket, SHUT_RDWR);
   }
-  for (size_t i = 1; i < threads_.size(); ++i) threads_[i].join();
+  for (std::thread& connection : connections_) connection.join();
   close(listener_);
 }
 
-void FaultProxy::Set(Fault fault, int count, int64_t bytes, const std::string& answer) {
+void FaultProxy::Add(Fault fault) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  fault_ = fault;
-  count_ = count;
-  bytes_ = bytes;
-  answer_ = answer;
+  faults_.push_back(std::move(fault));
 }
-void FaultProxy::Answer(int count, const std::string& answer) {
-  Set(Fault::kAnswer, count, 0, answer);
-}
-void FaultProxy::CutAnswer(int count, int64_t bytes) { Set(Fault::kCutAnswer, count, bytes, ""); }
-void FaultProxy::CutRequest(int count, int64_t bytes) { Set(Fault::kCutRequest, count, bytes, ""); }
-void FaultProxy::Stall(int count) { Set(Fault::kStall, count, 0, ""); }
-void FaultProxy::Clear() { Set(Fault::kNone, 0, 0, ""); }
 
-FaultProxy::Fault FaultProxy::Next(int64_t& bytes, std::string& answer) {
+void FaultProxy::Clear() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  faults_.clear();
+}
+
+FaultProxy::Fault FaultProxy::Next() {
   const std::lock_guard<std::mutex> lock(mutex_);
   ++requests_;
-  if (count_ == 0) return Fault::kNone;
-  --count_;
-  bytes = bytes_;
-  answer = answer_;
-  return fault_;
+  if (faults_.empty()) return {};
+  Fault fault = faults_.front();
+  if (--faults_.front().count == 0) faults_.pop_front();
+  return fault;
 }
 
 void FaultProxy::Accept() {
   while (!stopping_) {
     const int client = accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC);
     if (client < 0) continue;
-    threads_.emplace_back([this, client] { Serve(client); });
+    connections_.emplace_back([this, client] { Serve(client); });
   }
 }
 
@@ -214,11 +208,10 @@ bool FaultProxy::OneRequest(int client, int server) {
     if (!Receive(client, request.bytes)) return false;
     request.Look(true);
   }
-  int64_t bytes = 0;
-  std::string answer;
-  const Fault fault = Next(bytes, answer);
-  if (fault == Fault::kCutRequest) {
-    while (static_cast<int64_t>(request.bytes.size()) < bytes && Receive(client, request.bytes)) {
+  const Fault fault = Next();
+  if (fault.kind == Kind::kCutRequest) {
+    while (static_cast<int64_t>(request.bytes.size()) < fault.bytes && !request.IsWhole() &&
+           Receive(client, request.bytes)) {
     }
     return false;
   }
@@ -230,8 +223,8 @@ bool FaultProxy::OneRequest(int client, int server) {
   while (!request.IsWhole()) {
     if (!Receive(client, request.bytes)) return false;
   }
-  if (fault == Fault::kAnswer) return SendAll(client, answer);
-  if (fault == Fault::kStall) {
+  if (fault.kind == Kind::kAnswer) return SendAll(client, fault.answer);
+  if (fault.kind == Kind::kStall) {
     std::string none;
     Receive(client, none);  // until the client or the proxy gives up
     return false;
@@ -246,13 +239,13 @@ bool FaultProxy::OneRequest(int client, int server) {
       response = {response.bytes.substr(response.head)};
       response.Look(true);
     }
-    const int64_t most = fault == Fault::kCutAnswer ? bytes : int64_t{1} << 62;
+    const int64_t most = fault.kind == Kind::kCutAnswer ? fault.bytes : int64_t{1} << 62;
     if (response.head == 0) continue;
     const int64_t now = std::min<int64_t>(response.bytes.size(), most);
     if (now > sent && !SendAll(client, response.bytes.substr(sent, now - sent))) return false;
     sent = std::max(sent, now);
   }
-  return fault != Fault::kCutAnswer;
+  return fault.kind != Kind::kCutAnswer;
 }
 
 }  // namespace longwave

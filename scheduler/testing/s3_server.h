@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <deque>
 #include <mutex>
 #include <set>
 #include <string>
@@ -36,8 +37,8 @@ class S3Server {
 // Of the shared server, or of what listens on `port` before it. Pauses are short.
 S3Config TestS3Config(const std::string& prefix, int port = S3Server::Shared().port());
 
-// Takes connections and passes their bytes to a port of this machine and back, but for one fault at
-// a time. One request of a connection is handled after the other.
+// Takes connections and passes their bytes to a port of this machine and back, but for the faults
+// that it is told to make, one after the other. A connection's requests are handled in turn.
 class FaultProxy {
  public:
   explicit FaultProxy(int to_port);
@@ -47,22 +48,31 @@ class FaultProxy {
 
   int port() const { return port_; }
   int64_t requests() const { return requests_; }
+  // The next `count` requests pass as they are.
+  void Pass(int count) { Add({Kind::kNone, count}); }
   // The next `count` requests get `answer` in place of the server's.
-  void Answer(int count, const std::string& answer);
+  void Answer(int count, const std::string& answer) { Add({Kind::kAnswer, count, 0, answer}); }
   // The next `count` requests reach the server; of its answer only `bytes` come back, then the
   // connection closes.
-  void CutAnswer(int count, int64_t bytes);
+  void CutAnswer(int count, int64_t bytes) { Add({Kind::kCutAnswer, count, bytes}); }
   // The next `count` requests end after `bytes` of them, and do not reach the server.
-  void CutRequest(int count, int64_t bytes);
-  // The next `count` requests get no answer; the connection stays open until the proxy ends.
-  void Stall(int count);
-  // What no request has met is met by none.
+  void CutRequest(int count, int64_t bytes) { Add({Kind::kCutRequest, count, bytes}); }
+  // The next `count` requests get no answer; the connection stays open until the client or the
+  // proxy ends.
+  void Stall(int count) { Add({Kind::kStall, count}); }
+  // From now on all pass.
   void Clear();
 
  private:
-  enum class Fault { kNone, kAnswer, kCutAnswer, kCutRequest, kStall };
-  void Set(Fault fault, int count, int64_t bytes, const std::string& answer);
-  Fault Next(int64_t& bytes, std::string& answer);
+  enum class Kind { kNone, kAnswer, kCutAnswer, kCutRequest, kStall };
+  struct Fault {
+    Kind kind = Kind::kNone;
+    int count = 0;
+    int64_t bytes = 0;
+    std::string answer = {};
+  };
+  void Add(Fault fault);
+  Fault Next();
   void Accept();
   void Serve(int client);
   bool OneRequest(int client, int server);
@@ -71,12 +81,10 @@ class FaultProxy {
   std::atomic<int64_t> requests_ = 0;
   std::atomic<bool> stopping_ = false;
   std::mutex mutex_;
-  Fault fault_ = Fault::kNone;
-  int count_ = 0;
-  int64_t bytes_ = 0;
-  std::string answer_;
+  std::deque<Fault> faults_;
   std::set<int> open_;  // sockets, to be shut down at the end
-  std::vector<std::thread> threads_;
+  std::vector<std::thread> connections_;  // of accepting_ alone, while that runs
+  std::thread accepting_;
 };
 
 }  // namespace longwave
