@@ -36,7 +36,7 @@ std::vector<WorkerInfo> Dispatcher::Workers() const {
   for (const auto& [name, worker] : workers_) {
     infos.push_back(worker.info);
     infos.back().name = name;
-    infos.back().chunks = static_cast<int64_t>(worker.leases.size());
+    for (const Place& place : worker.leases) infos.back().chunks.push_back(leases_.at(place).key);
   }
   return infos;
 }

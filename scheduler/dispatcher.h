@@ -26,6 +26,7 @@
 #include "observability/server_probe.h"
 #include "scheduler/job_store.h"
 #include "scheduler/protocol/messages.h"
+#include "scheduler/worker_info.h"
 
 namespace longwave {
 
@@ -35,16 +36,6 @@ struct DispatcherOptions {
   // Called where a job's last chunk is committed: its manifest is to be written.
   std::function<void()> complete = [] {};
   ServerProbe* probe = nullptr;  // outlives the dispatcher
-};
-
-// A worker as the scheduler knows it.
-struct WorkerInfo {
-  std::string name, device;
-  int64_t slots = 0;             // 0: it leaves
-  int64_t chunks = 0;            // leased to it
-  int64_t seen_ms = 0;           // when it last spoke
-  int64_t tokens = 0;            // committed
-  double tokens_per_second = 0;  // while it was at them; 0: none yet
 };
 
 class Dispatcher {

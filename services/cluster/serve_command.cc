@@ -138,11 +138,10 @@ class Server {
     dispatching.complete = [this] { housekeeper_->Wake(); };
     api_ = std::make_unique<Api>(*store_, *objects_, *models_);
     const auto health = [this](const absl::Status& status) { Health(status); };
+    loop_ = std::make_unique<DispatchLoop>(*store_, dispatching, *std::move(socket), "", health);
     housekeeper_ = std::make_unique<Housekeeper>(
-        *store_, *objects_, [] { return true; }, health);
-    loop_ = std::make_unique<DispatchLoop>(*store_, dispatching, *std::move(socket), health);
-    absl::Status status = loop_->Start();
-    if (!status.ok()) return status;
+        *store_, *objects_, [this] { return loop_->leads(); }, health);
+    loop_->Start();
     planner_thread_ = std::thread([this] { Plan(); });
     local_ = std::make_unique<LocalWorkers>(
         options_.workers, WorkerArguments(),
@@ -213,8 +212,8 @@ class Server {
   std::unique_ptr<ModelCatalog> models_;
   std::unique_ptr<Api> api_;
   ServerProbe probe_;
-  std::unique_ptr<Housekeeper> housekeeper_;
   std::unique_ptr<DispatchLoop> loop_;
+  std::unique_ptr<Housekeeper> housekeeper_;
   std::atomic<bool> stop_planner_ = false;
   std::thread planner_thread_;
   std::unique_ptr<LocalWorkers> local_;
