@@ -384,7 +384,7 @@ Assign Dispatcher::AssignOf(const Lease& lease) const {
   Assign assign;
   assign.key = lease.key;
   if (lease.key.chunk == 0) {
-    assign.boundary = job.start_boundary;
+    if (job.start_position > 0) assign.boundary = job.start_boundary;
   } else if (lease.before_worker.empty()) {
     assign.boundary = BoundaryName(job.id, lease.before_epoch, lease.key.chunk - 1);
   } else {

@@ -47,7 +47,7 @@ template <typename Codec>
 void Fields(Codec& c, Assign& m) {
   c(m.key), c(m.boundary), c(m.before), c(m.before_links), c(m.model), c(m.model_hash), c(m.task);
   c(m.chunk_tokens), c(m.window), c(m.max_logits_bytes), c(m.length), c(m.start_position);
-  c(m.open_end), c(m.token_bytes);
+  c(m.token_bytes);
 }
 template <typename Codec>
 void Fields(Codec& c, BoundaryReady& m) {

@@ -71,7 +71,6 @@ struct Assign {
   int64_t chunk_tokens = 0, window = 0, max_logits_bytes = 0;
   int64_t length = 0;          // tokens to run, of all chunks
   int64_t start_position = 0;  // tokens that were before chunk 0
-  bool open_end = false;       // one token follows the last chunk too
   uint8_t token_bytes = 0;
   bool operator==(const Assign&) const = default;
 };
