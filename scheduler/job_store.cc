@@ -209,7 +209,9 @@ absl::Status JobStore::Delete(const std::string& id) {
       return absl::FailedPreconditionError(
           absl::StrCat("job ", id, " is ", Name(job->state), ": cancel it first"));
     }
-    return change.Change("DELETE FROM jobs WHERE id = $1", {{id}}).status();
+    absl::Status gone = change.Change("DELETE FROM events WHERE job = $1", {id}).status();
+    if (!gone.ok()) return gone;
+    return change.Change("DELETE FROM jobs WHERE id = $1", {id}).status();
   });
 }
 
