@@ -5,7 +5,8 @@
 #include "boost/json/array.hpp"
 #include "boost/json/object.hpp"
 #include "boost/json/serialize.hpp"
-#include "scheduler/dispatcher.h"
+#include "scheduler/finish_job.h"
+#include "scheduler/protocol/messages.h"
 
 namespace longwave {
 
@@ -73,6 +74,13 @@ absl::Status RemoveObjects(const Job& job, bool keep_outputs, JobStore& store,
   for (const std::string& name : *names) {
     if (keep.contains(name)) continue;
     absl::Status gone = objects.Delete(name);
+    if (!gone.ok()) return gone;
+  }
+  const absl::StatusOr<std::vector<PartialObject>> unfinished =
+      objects.ListPartial(JobFolder(job.id));
+  if (!unfinished.ok()) return unfinished.status();
+  for (const PartialObject& partial : *unfinished) {
+    absl::Status gone = objects.DeletePartial(partial);
     if (!gone.ok()) return gone;
   }
   return absl::OkStatus();

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "formats/token_input.h"
 #include "scheduler/job.h"
 #include "worker/model/model.h"
@@ -48,6 +49,8 @@ void AddRunOptions(CLI::App& run, RunOptions& options);
 // After parsing: what was typed becomes values, and all of it is checked. Names every refused
 // value.
 absl::Status FinishRunOptions(const CLI::App& run, RunOptions& options);
+// "auto", "bytes", "fasta", "npy". Names a refused value.
+absl::StatusOr<InputFormat> ParseFormat(const std::string& name);
 // Threads a person may ask for. Names a refused value.
 absl::Status CheckThreads(int threads);
 

@@ -1,11 +1,9 @@
 #include "scheduler/protocol/sockets.h"
 
-#include <sys/eventfd.h>
-#include <unistd.h>
-
 #include <cerrno>
 #include <chrono>
-#include <cstdlib>
+#include <memory>
+#include <mutex>
 #include <utility>
 #include <zmq.hpp>
 
@@ -19,10 +17,26 @@ constexpr int kHeartbeatMs = 2000, kDeadMs = 6000;
 constexpr int kLingerMs = 1000;  // what was sent last still leaves when a process ends
 constexpr int kQueued = 1000;    // messages of one peer
 
+constexpr int kMostSockets = 16384;
+
+// One for all sockets of a process, as long as there are any: its threads are enough for all.
+std::shared_ptr<zmq::context_t> SharedContext() {
+  static std::mutex mutex;
+  static std::weak_ptr<zmq::context_t> shared;
+  const std::lock_guard<std::mutex> lock(mutex);
+  std::shared_ptr<zmq::context_t> context = shared.lock();
+  if (context == nullptr) {
+    context = std::make_shared<zmq::context_t>();
+    context->set(zmq::ctxopt::max_sockets, kMostSockets);
+    shared = context;
+  }
+  return context;
+}
+
 class ZmqSocket final : public MessageSocket {
  public:
   ZmqSocket(zmq::socket_type type, const std::string& name)
-      : router_(type == zmq::socket_type::router), socket_(context_, type) {
+      : router_(type == zmq::socket_type::router), socket_(*context_, type) {
     socket_.set(zmq::sockopt::heartbeat_ivl, kHeartbeatMs);
     socket_.set(zmq::sockopt::heartbeat_timeout, kDeadMs);
     socket_.set(zmq::sockopt::heartbeat_ttl, kDeadMs);
@@ -100,7 +114,7 @@ class ZmqSocket final : public MessageSocket {
 
  private:
   bool router_;
-  zmq::context_t context_;
+  const std::shared_ptr<zmq::context_t> context_ = SharedContext();
   zmq::socket_t socket_;
   std::string endpoint_;
   Waker waker_;
@@ -124,21 +138,6 @@ absl::StatusOr<std::unique_ptr<MessageSocket>> Open(zmq::socket_type type,
 }
 
 }  // namespace
-
-Waker::Waker() : fd_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
-  if (fd_ < 0) std::abort();
-}
-Waker::~Waker() { close(fd_); }
-
-void Waker::Wake() {
-  const uint64_t one = 1;
-  [[maybe_unused]] const ssize_t wrote = write(fd_, &one, sizeof(one));  // full: it is awake
-}
-
-void Waker::Clear() {
-  uint64_t count = 0;
-  [[maybe_unused]] const ssize_t got = read(fd_, &count, sizeof(count));  // empty: nothing to clear
-}
 
 absl::StatusOr<std::unique_ptr<MessageSocket>> OpenRouter(const std::string& endpoint) {
   return Open(zmq::socket_type::router, endpoint, "");

@@ -13,24 +13,10 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "formats/waker.h"
 #include "scheduler/protocol/messages.h"
 
 namespace longwave {
-
-// A file descriptor that ends a Wait() in another thread.
-class Waker {
- public:
-  Waker();
-  ~Waker();
-  Waker(const Waker&) = delete;
-  Waker& operator=(const Waker&) = delete;
-  void Wake();
-  void Clear();
-  int fd() const { return fd_; }
-
- private:
-  int fd_;
-};
 
 struct Received {
   std::string peer;  // the worker's name; empty at a DEALER

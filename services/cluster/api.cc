@@ -16,7 +16,8 @@
 #include "boost/json/serialize.hpp"
 #include "boost/url/parse.hpp"
 #include "formats/npy.h"
-#include "scheduler/dispatcher.h"
+#include "scheduler/finish_job.h"
+#include "scheduler/protocol/messages.h"
 #include "services/cluster/planner.h"
 #include "services/text.h"
 

@@ -55,9 +55,10 @@ absl::StatusOr<Plan> Planner::WriteTokens(const Job& job, const std::function<bo
   if (!model.ok()) return model.status();
   const absl::StatusOr<StoredFile> file = store_.GetFile(job.spec.input);
   if (!file.ok()) return file.status();
-  const absl::StatusOr<std::string> path = objects_.LocalPath(FileName(file->id));
-  if (!path.ok()) return path.status();
-  absl::StatusOr<std::unique_ptr<ByteSource>> source = ByteSource::Open(*path);
+  absl::StatusOr<std::unique_ptr<ByteSource>> packed =
+      objects_.OpenSource(FileName(file->id), file->sha256);
+  if (!packed.ok()) return packed.status();
+  absl::StatusOr<std::unique_ptr<ByteSource>> source = ByteSource::Unpacked(*std::move(packed));
   if (!source.ok()) return source.status();
   absl::StatusOr<std::unique_ptr<TokenInput>> opened =
       TokenInput::FromSource(*std::move(source), InputFormat::kAuto, file->name);
