@@ -96,51 +96,52 @@ absl::Status FailWith(JobTransaction& change, const ChunkKey& key, const std::st
   return change.End(key.job, JobState::kFailed, error);
 }
 
-// An error that is the answer to one commit, not that of the transaction.
-bool IsAnswer(const absl::Status& status) {
-  return absl::IsAborted(status) || absl::IsNotFound(status);
+// Why nothing was changed by the commit of `key`: perhaps it was committed before. An error of the
+// database is put into `broken`.
+absl::StatusOr<Job> WhyNot(JobTransaction& change, const ChunkKey& key, absl::Status& broken) {
+  const absl::StatusOr<ChunkRow> chunk = FindChunk(change, key);
+  absl::StatusOr<Job> job = chunk.ok() ? change.Find(key.job) : chunk.status();
+  if (!job.ok()) {
+    if (!absl::IsAborted(job.status()) && !absl::IsNotFound(job.status())) broken = job.status();
+    return job.status();
+  }
+  if (chunk->state == "committed") return job;
+  if (chunk->state != "leased") return Stale(key);
+  return absl::UnavailableError(
+      absl::StrCat(key.ToString(), " waits for chunk ", job->committed, " to be committed"));
 }
 
 // The answer to one commit. An error of the database is put into `broken`.
 absl::StatusOr<Job> CommitOne(JobTransaction& change, const Commit& commit, absl::Status& broken) {
   const ChunkKey& key = commit.key;
   const CommittedChunk& result = commit.result;
-  const absl::StatusOr<ChunkRow> chunk = FindChunk(change, key);
-  absl::StatusOr<Job> job = chunk.ok() ? change.Find(key.job) : chunk.status();
-  if (!job.ok()) {
-    if (!IsAnswer(job.status())) broken = job.status();
-    return job.status();
-  }
-  if (chunk->state == "committed") return job;
-  if (chunk->state != "leased") return Stale(key);
-  if (key.chunk > job->committed) {
-    return absl::UnavailableError(absl::StrCat(key.ToString(), ": only the ", job->committed,
-                                               " chunks before ", job->committed,
-                                               " are committed yet"));
-  }
-  broken = change
-               .Change(
-                   "UPDATE chunks SET state = 'committed', output_bytes = $1, output_sha256 = $2, "
-                   "boundary_sha256 = $3 WHERE job = $4 AND chunk = $5",
-                   {{result.output_bytes, result.output_sha256, result.boundary_sha256, key.job,
-                     key.chunk}})
-               .status();
+  const absl::StatusOr<SqlResult> chunk = change.Run(
+      "UPDATE chunks SET state = 'committed', output_bytes = $1, output_sha256 = $2, "
+      "boundary_sha256 = $3 WHERE job = $4 AND chunk = $5 AND epoch = $6 AND state = 'leased' "
+      "AND chunk = (SELECT committed FROM jobs WHERE id = $4) RETURNING worker",
+      {result.output_bytes, result.output_sha256, result.boundary_sha256, key.job, key.chunk,
+       key.epoch});
+  broken = chunk.status();
   if (!broken.ok()) return broken;
-  ++job->committed;
-  job->output_bytes += result.output_bytes;
-  broken = change
-               .Change(
-                   "UPDATE jobs SET committed = $1, leased = next_chunk - $1, output_bytes = $2 "
-                   "WHERE id = $3",
-                   {{job->committed, job->output_bytes, key.job}})
-               .status();
+  if (chunk->rows.empty()) return WhyNot(change, key, broken);
+  const absl::StatusOr<SqlResult> row =
+      change.Run(absl::StrCat("UPDATE jobs SET committed = committed + 1, leased = leased - 1, "
+                              "output_bytes = output_bytes + $1 WHERE id = $2 RETURNING ",
+                              JobColumns())
+                     .c_str(),
+                 {result.output_bytes, key.job});
+  broken = row.status();
   if (!broken.ok()) return broken;
-  change.Log(*job, "committed",
+  const absl::StatusOr<std::vector<Job>> jobs = JobsOf(*row);
+  broken = jobs.status();
+  if (!broken.ok()) return broken;
+  const Job& job = jobs->front();
+  change.Log(job, "committed",
              {{"chunk", key.chunk},
               {"epoch", key.epoch},
-              {"worker", chunk->worker},
-              {"chunks_done", job->committed},
-              {"tokens_done", job->tokens_committed()}});
+              {"worker", RowReader(chunk->rows[0]).Text()},
+              {"chunks_done", job.committed},
+              {"tokens_done", job.tokens_committed()}});
   return job;
 }
 

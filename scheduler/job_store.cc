@@ -44,7 +44,7 @@ absl::Status CheckQueue(JobTransaction& change, const std::string& name) {
   if (tenant->most_queued_jobs == 0) return absl::OkStatus();
   const absl::StatusOr<SqlResult> queued = change.Run(
       "SELECT COUNT(*) FROM (SELECT 1 FROM jobs WHERE tenant = $1 AND state = 'queued' "
-      "LIMIT $2) some",
+      "LIMIT $2) AS first",
       {{name, tenant->most_queued_jobs}});
   if (!queued.ok()) return queued.status();
   if (RowReader(queued->rows[0]).Number() < tenant->most_queued_jobs) return absl::OkStatus();
@@ -209,7 +209,9 @@ absl::Status JobStore::Delete(const std::string& id) {
       return absl::FailedPreconditionError(
           absl::StrCat("job ", id, " is ", Name(job->state), ": cancel it first"));
     }
-    return change.Change("DELETE FROM jobs WHERE id = $1", {{id}}).status();
+    absl::Status gone = change.Change("DELETE FROM events WHERE job = $1", {id}).status();
+    if (!gone.ok()) return gone;
+    return change.Change("DELETE FROM jobs WHERE id = $1", {id}).status();
   });
 }
 

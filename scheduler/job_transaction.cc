@@ -53,6 +53,8 @@ absl::StatusOr<Job> JobOf(const SqlRow& columns) {
 
 }  // namespace
 
+const char* JobColumns() { return kJobColumns; }
+
 std::string SelectJobs(const std::string& where) {
   return absl::StrCat("SELECT ", kJobColumns, " FROM jobs WHERE ", where);
 }

@@ -16,6 +16,8 @@
 
 namespace longwave {
 
+// The columns that JobsOf() reads.
+const char* JobColumns();
 // SELECT ... FROM jobs WHERE `where`.
 std::string SelectJobs(const std::string& where);
 absl::StatusOr<std::vector<Job>> JobsOf(const SqlResult& result);

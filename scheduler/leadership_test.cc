@@ -95,6 +95,11 @@ class Server {
     waitpid(process_, nullptr, 0);
     close(output_);
   }
+  // Stops it, SIGSTOP, between two rounds of its work.
+  void Freeze() const {
+    kill(process_, SIGUSR1);
+    waitpid(process_, nullptr, WUNTRACED);
+  }
   void Signal(int signal) const { kill(process_, signal); }
   // Reads on until a line has `part`; false if none does for a long time.
   bool Says(const std::string& part) {
@@ -124,9 +129,15 @@ class Server {
     const auto say = [&](const std::string& line) {
       if (write(out, (line + "\n").c_str(), line.size() + 1) < 0) _exit(1);
     };
+    static volatile sig_atomic_t freeze = 0;
+    signal(SIGUSR1, [](int) { freeze = 1; });
     bool leads = false;
     ChunkKey held;
     while (true) {
+      if (freeze == 1) {
+        freeze = 0;
+        raise(SIGSTOP);
+      }
       if (leads) {  // before it looks whether it still does: what counts is the store's answer
         const auto committed = store->CommitChunks({{held, {}}}, 10);
         say(absl::StrCat("commit ", absl::StatusCodeToString(committed.status().code())));
@@ -164,12 +175,13 @@ TEST(LeadershipOnPostgres, AFrozenLeaderIsReplacedAndCannotWrite) {
   ASSERT_TRUE(store->Create(job, 1).ok());
   ASSERT_TRUE(store->SetPlan("a", {100000, 1}, 2).ok());
 
-  Server a(uri, "a", Leadership::kStaleMs);
+  constexpr int64_t kStale = 2000;
+  Server a(uri, "a", kStale);
   ASSERT_TRUE(a.Says("leads in term 1"));
   ASSERT_TRUE(a.Says("lease OK"));
-  Server b(uri, "b", Leadership::kStaleMs);
+  Server b(uri, "b", kStale);
   ASSERT_TRUE(a.Says("lease OK"));
-  a.Signal(SIGSTOP);
+  a.Freeze();
   const auto stopped = std::chrono::steady_clock::now();
   ASSERT_TRUE(b.Says("leads in term 2"));
   const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - stopped;

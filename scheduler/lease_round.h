@@ -47,10 +47,15 @@ class LeaseRound {
     int64_t leases = 0, priority = 0, number = 0, bytes = 0, not_before_ms = 0;
   };
 
-  absl::StatusOr<std::optional<Job>> PickWaiting(const LeaseRequest& request);
-  absl::StatusOr<std::optional<Job>> PickSpreading(const LeaseRequest& request);
+  // Each takes the next chunk of a job, if there is one to give, and returns the job as it is then.
+  absl::StatusOr<std::optional<Job>> TakeWaiting(const LeaseRequest& request);
+  absl::StatusOr<std::optional<Job>> TakeSpreading(const LeaseRequest& request);
+  // `which`: SQL, with `values`, for the job's id.
+  absl::StatusOr<std::optional<Job>> Take(const std::string& which, std::vector<SqlValue> values);
   absl::Status LoadSpreading();
-  absl::StatusOr<Lease> LeaseNext(Job job, const std::string& worker);
+  // `job` was just given a lease.
+  void Count(const Job& job);
+  absl::StatusOr<Lease> WriteChunk(Job job, const std::string& worker);
 
   JobTransaction& change_;
   std::map<std::string, Candidate> tenants_;

@@ -25,6 +25,7 @@ constexpr std::chrono::seconds kMostWait{20};  // for any answer; the server giv
 constexpr char kSessionSettings[] =
     "SET statement_timeout = '15s'; SET lock_timeout = '10s'; "
     "SET idle_in_transaction_session_timeout = '3s'; "
+    "SET jit = off; "  // no statement here is so long that compiling it would pay
     "SELECT set_config('synchronous_commit', 'on', false) "
     "WHERE current_setting('synchronous_commit') = 'off'";
 // Longwave's lock of the database: who holds it is the one writer.

@@ -80,9 +80,8 @@ const std::vector<std::vector<const char*>>& SchemaVersions() {
           "CREATE TABLE counters (name TEXT PRIMARY KEY, value BIGINT NOT NULL)",
           "INSERT INTO counters VALUES ('event', 0)",
           R"(CREATE TABLE events (
-               number BIGINT PRIMARY KEY, job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
-               tenant TEXT NOT NULL, kind TEXT NOT NULL, at_ms BIGINT NOT NULL,
-               data TEXT NOT NULL))",
+               number BIGINT PRIMARY KEY, job TEXT NOT NULL, tenant TEXT NOT NULL,
+               kind TEXT NOT NULL, at_ms BIGINT NOT NULL, data TEXT NOT NULL))",
           "CREATE INDEX events_by_job ON events (job, number)",
           "CREATE INDEX events_by_tenant ON events (tenant, number)",
           R"(CREATE TABLE leadership (
