@@ -38,19 +38,24 @@ it under "r". The tests compare the keys with libzmq's own arithmetic.
 {{- $_ := set . "r" (prepend (rest .r) (add (first .r) (mul 19 .carry))) -}}
 {{- end -}}
 
-{{/* .r = 1 / .x = x^(p - 2); of the 255 bits of p - 2 all are 1 but those of 4 and 16. */}}
+{{/*
+.r = 1 / .x = x^(2^255 - 21). A step (name from n times) is name = from^(2^n) times; "onesN" is x^(2^N - 1).
+*/}}
 {{- define "longwave.f.inverse" -}}
-{{- $x := .x -}}
-{{- $n := dict "r" $x -}}
-{{- range $bit := untilStep 253 -1 -1 -}}
+{{- $powers := dict "1" .x -}}
+{{- range list (list "2" "1" 1 "") (list "9" "2" 2 "1") (list "11" "9" 0 "2") (list "ones5" "11" 1 "9") (list "ones10" "ones5" 5 "ones5") (list "ones20" "ones10" 10 "ones10") (list "ones40" "ones20" 20 "ones20") (list "ones50" "ones40" 10 "ones10") (list "ones100" "ones50" 50 "ones50") (list "ones200" "ones100" 100 "ones100") (list "ones250" "ones200" 50 "ones50") (list "r" "ones250" 5 "11") -}}
+{{- $n := dict "r" (get $powers (index . 1)) -}}
+{{- range until (index . 2) -}}
 {{- $_ := set $n "a" $n.r -}}{{- $_ := set $n "b" $n.r -}}
 {{- template "longwave.f.mul" $n -}}
-{{- if not (has $bit (list 2 4)) -}}
-{{- $_ := set $n "a" $n.r -}}{{- $_ := set $n "b" $x -}}
+{{- end -}}
+{{- with index . 3 -}}
+{{- $_ := set $n "a" $n.r -}}{{- $_ := set $n "b" (get $powers .) -}}
 {{- template "longwave.f.mul" $n -}}
 {{- end -}}
+{{- $_ := set $powers (index . 0) $n.r -}}
 {{- end -}}
-{{- $_ := set . "r" $n.r -}}
+{{- $_ := set . "r" $powers.r -}}
 {{- end -}}
 
 {{/* .r = limbs of .hex, 32 bytes, lowest first; the highest bit is left out. */}}
