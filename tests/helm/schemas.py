@@ -93,8 +93,8 @@ class Declarations:
     def members(self):
         self.expect("{")
         fields = {}
+        self.schema = None  # of the field that comes, once peek() has passed its comment
         while self.peek() != "}":
-            self.schema = None
             name = self.take()
             if name == "readonly":
                 name = self.take()
@@ -105,7 +105,7 @@ class Declarations:
                 value = self.type()
                 fields[None] = (value, False)
             else:
-                schema = self.schema
+                schema, self.schema = self.schema, None
                 required = True
                 if self.peek() == "?":
                     self.take()

@@ -399,18 +399,6 @@ class MadeTest(unittest.TestCase):
         self.assertNotEqual(first, second)
 
 
-class NotesTest(unittest.TestCase):
-    def test_three_commands(self):
-        text = tools.helm("install", "lw", tools.CHART, "--namespace", "team", "--dry-run=client",
-                          "--set", "curve.existingSecret=x").stdout
-        notes = text[text.index("NOTES:"):]
-        commands = [line for line in notes.splitlines() if line.startswith("  ")]
-        self.assertEqual(len(commands), 3, commands)
-        for command, word in zip(commands, ("kubectl", "export", "longwave submit")):
-            self.assertIn(word, command)
-            subprocess.run(["bash", "-n"], input=command, text=True, check=True)
-
-
 class LintTest(unittest.TestCase):
     def test_lint(self):
         for version in tools.HELMS:

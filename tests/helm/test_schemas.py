@@ -61,6 +61,14 @@ class SchemasTest(unittest.TestCase):
         monitor["spec"]["endpoints"][0]["ports"] = "http"
         self.assertIn("no such field", schemas.errors(monitor, "1.32")[0])
 
+    def test_fields_have_their_real_names(self):
+        """Not those in camel case of the declarations."""
+        for version in schemas.VERSIONS:
+            declared, _ = schemas.kubernetes(version)
+            fields = declared.types["ServiceSpec"][1]
+            self.assertLessEqual({"clusterIP", "clusterIPs", "loadBalancerIP", "externalIPs"}, set(fields))
+            self.assertNotIn("clusterIp", fields)
+
     def test_versions_differ(self):
         """Each version's schema is its own: a field that came with 1.31 is unknown to 1.30."""
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": {
