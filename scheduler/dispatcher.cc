@@ -401,6 +401,7 @@ Assign Dispatcher::AssignOf(const Lease& lease) const {
   assign.length = job.length;
   assign.start_position = job.start_position;
   assign.token_bytes = static_cast<uint8_t>(job.token_bytes);
+  assign.trace = job.trace;
   return assign;
 }
 

@@ -129,9 +129,9 @@ absl::Status RunModelWorker(const WorkerOptions& options, const std::string& nam
   return RunWorker(options, name, device, probe,
                    [&](std::unique_ptr<ObjectStore> objects, const Welcome& welcome,
                        Exchange* exchange, ChunkPipeline::FinishedFn finished) {
-                     return std::make_unique<ChunkExecutor>(std::move(objects), welcome.models,
-                                                            *model, options.threads, exchange,
-                                                            std::move(finished));
+                     return std::make_unique<ChunkExecutor>(name, std::move(objects),
+                                                            welcome.models, *model, options.threads,
+                                                            exchange, probe, std::move(finished));
                    });
 }
 
