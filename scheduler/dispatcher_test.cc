@@ -491,8 +491,7 @@ TEST_P(Storm, LosesNothing) {
     Tick();
     FinishJobs();
     const auto all = store_->List({}, 1 << 30, 10);
-    if (std::all_of(all->begin(), all->end(),
-                    [](const Job& job) { return IsOver(job.state); })) {
+    if (std::all_of(all->begin(), all->end(), [](const Job& job) { return IsOver(job.state); })) {
       break;
     }
   }

@@ -1,11 +1,12 @@
 // The end of a job: its manifest, and what of it stays in the object store.
+#include "scheduler/finish_job.h"
+
 #include <set>
 
 #include "absl/strings/str_cat.h"
 #include "boost/json/array.hpp"
 #include "boost/json/object.hpp"
 #include "boost/json/serialize.hpp"
-#include "scheduler/finish_job.h"
 #include "scheduler/protocol/messages.h"
 
 namespace longwave {

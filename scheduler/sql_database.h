@@ -72,7 +72,8 @@ class SqlDatabase {
   // error, not at all; but for Unavailable from the last step, where nobody knows. `work` returns
   // every error of a statement. It may run again from its start, and in another caller's thread.
   absl::Status Write(Work work);
-  // One statement that changes nothing, beside whoever writes.
+  // One statement that changes nothing, beside whoever writes. Not from within Write()'s work,
+  // which sees by its own connection what it wrote.
   virtual absl::StatusOr<SqlResult> Read(const char* sql, absl::Span<const SqlValue> values) = 0;
   // SQL for the database's clock, in milliseconds since 1970.
   virtual const char* clock_ms() const = 0;

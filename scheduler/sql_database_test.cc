@@ -110,7 +110,7 @@ TEST_P(SqlDatabaseTest, WhoeverWaitsGoesTogetherAndEachAloneFails) {
 TEST_P(SqlDatabaseTest, AReaderDoesNotWaitForTheWriter) {
   const absl::Status status = database_->Write([&](SqlConnection& connection) {
     EXPECT_TRUE(connection.Run("INSERT INTO things VALUES (1, 'n')", {}).ok());
-    EXPECT_EQ(Count(*database_), 0);
+    std::thread([&] { EXPECT_EQ(Count(*database_), 0); }).join();
     return absl::OkStatus();
   });
   ASSERT_TRUE(status.ok());
@@ -168,6 +168,38 @@ TEST_P(SqlDatabaseTest, AnEarlierDatabaseIsUpgraded) {
   EXPECT_TRUE((*store)->CommitChunks({{{"a", 1, 2}, {}}}, 10)->front().ok());
   const auto next = (*store)->LeaseChunks({{"w", 1 << 30, true}}, 11);
   EXPECT_EQ(next->front()->key, (ChunkKey{"a", 2, 3}));
+}
+
+TEST(SqliteDatabase, AFullDiskRefusesAndKeepsWhatThereIs) {
+  const TestDatabase uri(DatabaseKind::kSqlite);
+  auto database = *OpenDatabase(uri.uri());
+  ASSERT_TRUE(MakeThings(*database).ok());
+  const auto limit = [&](const char* sql) {
+    return database
+        ->Write([&](SqlConnection& connection) { return connection.Run(sql, {}).status(); })
+        .ok();
+  };
+  ASSERT_TRUE(limit("PRAGMA max_page_count = 50"));
+  std::vector<std::thread> threads;
+  std::atomic<int64_t> kept = 0, refused = 0;
+  for (int i = 0; i < 8; ++i) {
+    threads.emplace_back([&, i] {
+      for (int64_t k = 0; k < 40; ++k) {
+        const absl::Status status = database->Write([&](SqlConnection& connection) {
+          return connection
+              .Run("INSERT INTO things VALUES ($1, $2)", {i * 100 + k, std::string(2000, 'x')})
+              .status();
+        });
+        EXPECT_TRUE(status.ok() || absl::IsUnavailable(status)) << status;
+        ++(status.ok() ? kept : refused);
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_GT(refused, 0);
+  EXPECT_EQ(Count(*database), kept);
+  ASSERT_TRUE(limit("PRAGMA max_page_count = 1000000"));
+  EXPECT_TRUE(Add(*database, 1000).ok());
 }
 
 TEST(OpenDatabase, RefusesWhatIsNone) {
