@@ -9,6 +9,7 @@
 // Thread safety: SqlDatabase is safe; a SqlConnection is its transaction's alone.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <memory>
@@ -109,8 +110,10 @@ std::string CleanText(absl::string_view text);
 // A file, or ":memory:".
 absl::StatusOr<std::unique_ptr<SqlDatabase>> OpenSqlite(const std::string& path);
 // postgresql://USER@HOST:PORT/DATABASE, and whatever else libpq takes in a URI. It connects again
-// by itself after the server went away.
-absl::StatusOr<std::unique_ptr<SqlDatabase>> OpenPostgres(const std::string& uri);
+// by itself after the server went away. Where no answer comes within `most_wait`, the connection is
+// given up; a server that works gives up a statement before that.
+absl::StatusOr<std::unique_ptr<SqlDatabase>> OpenPostgres(
+    const std::string& uri, std::chrono::milliseconds most_wait = std::chrono::seconds(20));
 // Either: what has "://" in it must be postgresql:// or postgres://.
 absl::StatusOr<std::unique_ptr<SqlDatabase>> OpenDatabase(const std::string& uri_or_path);
 

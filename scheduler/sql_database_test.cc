@@ -266,5 +266,29 @@ TEST(PostgresDatabase, AFrozenWriterIsPutAside) {
   EXPECT_EQ(Count(*database), 1);
 }
 
+// The server's processes of this client's connections are stopped: no answer ever comes.
+TEST(PostgresDatabase, ASilentServerIsGivenUp) {
+  PostgresServer* server = SharedPostgres();
+  if (server == nullptr) return;
+  auto database = *OpenPostgres(*server->NewDatabase(), std::chrono::seconds(2));
+  ASSERT_TRUE(MakeThings(*database).ok());
+  const char* sql = "SELECT pg_backend_pid()";
+  const pid_t reader = static_cast<pid_t>(RowReader(database->Read(sql, {})->rows[0]).Number());
+  kill(reader, SIGSTOP);
+  EXPECT_EQ(Count(*database), 0);  // by another connection
+  pid_t writer = 0;
+  const absl::Status silent = database->Write([&](SqlConnection& connection) {
+    const auto row = connection.Run(sql, {});
+    if (!row.ok()) return row.status();
+    writer = static_cast<pid_t>(RowReader(row->rows[0]).Number());
+    kill(writer, SIGSTOP);
+    return connection.Run("INSERT INTO things VALUES (1, 'n')", {}).status();
+  });
+  // Twice, since the second connection is stopped too; the locks of the first stay while it is.
+  EXPECT_TRUE(absl::IsUnavailable(silent)) << silent;
+  kill(reader, SIGCONT);
+  kill(writer, SIGCONT);
+}
+
 }  // namespace
 }  // namespace longwave
