@@ -384,7 +384,7 @@ Assign Dispatcher::AssignOf(const Lease& lease) const {
   Assign assign;
   assign.key = lease.key;
   if (lease.key.chunk == 0) {
-    assign.boundary = job.start_boundary;
+    if (job.start_position > 0) assign.boundary = job.start_boundary;
   } else if (lease.before_worker.empty()) {
     assign.boundary = BoundaryName(job.id, lease.before_epoch, lease.key.chunk - 1);
   } else {
@@ -401,6 +401,7 @@ Assign Dispatcher::AssignOf(const Lease& lease) const {
   assign.length = job.length;
   assign.start_position = job.start_position;
   assign.token_bytes = static_cast<uint8_t>(job.token_bytes);
+  assign.trace = job.trace;
   return assign;
 }
 

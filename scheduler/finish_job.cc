@@ -68,6 +68,11 @@ absl::Status RemoveObjects(const Job& job, bool keep_outputs, JobStore& store,
     keep.insert(ManifestName(job.id));
     for (const CommittedChunk& chunk : *chunks) {
       keep.insert(OutputName(job.id, chunk.epoch, chunk.chunk));
+      keep.insert(TraceName(job.id, chunk.epoch, chunk.chunk));
+      // A session's next state.
+      if (!job.start_boundary.empty()) {
+        keep.insert(BoundaryName(job.id, chunk.epoch, chunk.chunk));
+      }
     }
   }
   const absl::StatusOr<std::vector<std::string>> names = objects.List(JobFolder(job.id));

@@ -141,21 +141,22 @@ absl::StatusOr<Job> JobStore::Create(const NewJob& job, int64_t now_ms) {
     absl::Status status = CheckQueue(change, job.tenant);
     if (!status.ok()) return status;
     const JobSpec& spec = job.spec;
-    status = change
-                 .Change(
-                     "INSERT INTO jobs (id, number, idempotency_key, model, model_hash, input, "
-                     "task, chunk, window_tokens, max_logits_bytes, output_columns, state, error, "
-                     "length, token_bytes, committed, epoch, computed, output_bytes, leased, "
-                     "not_before_ms, created_ms, started_ms, finished_ms, tenant, created_by, "
-                     "priority, time_limit_ms, start_boundary, start_position, next_chunk) "
-                     "SELECT $1, COALESCE(MAX(number), 0) + 1, $2, $3, $4, $5, $6, $7, $8, $9, "
-                     "$10, 'queued', '', -1, 0, 0, 0, 0, 0, 0, 0, $11, 0, 0, $12, $13, $14, $15, "
-                     "$16, $17, 0 FROM jobs",
-                     {{job.id, key, spec.model, job.model_hash, spec.input,
-                       std::string(Name(spec.task)), spec.chunk, spec.window, spec.max_logits_bytes,
-                       job.columns, now_ms, job.tenant, job.created_by, job.priority,
-                       job.time_limit_ms, job.start_boundary, job.start_position}})
-                 .status();
+    status =
+        change
+            .Change(
+                "INSERT INTO jobs (id, number, idempotency_key, model, model_hash, input, "
+                "task, chunk, window_tokens, max_logits_bytes, output_columns, state, error, "
+                "length, token_bytes, committed, epoch, computed, output_bytes, leased, "
+                "not_before_ms, created_ms, started_ms, finished_ms, tenant, created_by, "
+                "priority, time_limit_ms, start_boundary, start_position, trace, next_chunk) "
+                "SELECT $1, COALESCE(MAX(number), 0) + 1, $2, $3, $4, $5, $6, $7, $8, $9, "
+                "$10, 'queued', '', -1, 0, 0, 0, 0, 0, 0, 0, $11, 0, 0, $12, $13, $14, $15, "
+                "$16, $17, $18, 0 FROM jobs",
+                {{job.id, key, spec.model, job.model_hash, spec.input, std::string(Name(spec.task)),
+                  spec.chunk, spec.window, spec.max_logits_bytes, job.columns, now_ms, job.tenant,
+                  job.created_by, job.priority, job.time_limit_ms, job.start_boundary,
+                  job.start_position, int64_t{job.trace}}})
+            .status();
     if (!status.ok()) return status;
     created = change.Find(job.id);
     if (created.ok()) change.Log(*created, "created", {});
@@ -170,6 +171,31 @@ absl::StatusOr<Job> JobStore::Get(const std::string& id) {
   if (!jobs.ok()) return jobs.status();
   if (jobs->empty()) return absl::NotFoundError(absl::StrCat("there is no job \"", id, "\""));
   return std::move(jobs->front());
+}
+
+absl::StatusOr<QueueSummary> JobStore::Queue() {
+  // Chunks are counted rounded up.
+  const absl::StatusOr<SqlResult> result = database_->Read(
+      "SELECT state, COUNT(*), "
+      "COALESCE(SUM(CASE WHEN length <= committed * chunk THEN 0 ELSE length - committed * chunk "
+      "END), 0), "
+      "COALESCE(SUM(CASE WHEN length < 0 THEN 0 ELSE length / chunk + "
+      "CASE WHEN length % chunk = 0 THEN 0 ELSE 1 END - next_chunk END), 0), "
+      "COALESCE(SUM(leased), 0), COALESCE(SUM(committed), 0) "
+      "FROM jobs WHERE state IN ('queued', 'running') GROUP BY state",
+      {});
+  if (!result.ok()) return result.status();
+  QueueSummary queue;
+  for (const SqlRow& columns : result->rows) {
+    RowReader row(columns);
+    const bool running = row.Text() == "running";
+    (running ? queue.jobs_running : queue.jobs_queued) = row.Number();
+    queue.tokens += row.Number();
+    queue.chunks_waiting += row.Number();
+    queue.chunks_leased += row.Number();
+    queue.chunks_committed += row.Number();
+  }
+  return queue;
 }
 
 absl::StatusOr<std::vector<Job>> JobStore::List(const JobFilter& filter, int64_t before,

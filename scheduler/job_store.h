@@ -58,6 +58,14 @@ struct NewJob {
   int64_t time_limit_ms = 0;   // from its first lease on; 0: none
   std::string start_boundary;  // the object that the sequence goes on from; empty: from its start
   int64_t start_position = 0;  // of its first token: how many came before
+  bool trace = false;          // its workers write down what they do when
+};
+
+// What is not over.
+struct QueueSummary {
+  int64_t jobs_queued = 0, jobs_running = 0;
+  int64_t tokens = 0;  // not committed, of jobs that are planned
+  int64_t chunks_waiting = 0, chunks_leased = 0, chunks_committed = 0;
 };
 
 struct Job : NewJob {  // idempotency_key is not read back
@@ -236,6 +244,7 @@ class JobStore {
   absl::StatusOr<std::vector<CommittedChunk>> Committed(const std::string& id);
   // Jobs whose chunks are all committed: their manifest is to be written.
   absl::StatusOr<std::vector<Job>> Complete(int64_t limit);
+  absl::StatusOr<QueueSummary> Queue();
   absl::Status Succeed(const std::string& id, int64_t now_ms);
 
   // Files. NotFound where there is none of that id.

@@ -12,6 +12,7 @@ namespace {
 constexpr char kJobColumns[] =
     "id, number, model, model_hash, input, task, chunk, window_tokens, max_logits_bytes, "
     "output_columns, tenant, created_by, priority, time_limit_ms, start_boundary, start_position, "
+    "trace, "
     "state, error, length, token_bytes, committed, next_chunk, epoch, computed, output_bytes, "
     "created_ms, started_ms, finished_ms";
 
@@ -39,6 +40,7 @@ absl::StatusOr<Job> JobOf(const SqlRow& columns) {
   job.time_limit_ms = row.Number();
   job.start_boundary = row.Text();
   job.start_position = row.Number();
+  job.trace = row.Number() != 0;
   const absl::StatusOr<JobState> state = ParseJobState(row.Text());
   if (!state.ok()) return state.status();
   job.state = *state;

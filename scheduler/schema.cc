@@ -98,6 +98,7 @@ const std::vector<std::vector<const char*>>& SchemaVersions() {
                boundary TEXT NOT NULL, pending TEXT NOT NULL, version BIGINT NOT NULL,
                created_ms BIGINT NOT NULL, updated_ms BIGINT NOT NULL))",
           "CREATE INDEX sessions_by_tenant ON sessions (tenant, number)",
+          "ALTER TABLE jobs ADD COLUMN trace BIGINT NOT NULL DEFAULT 0",
       },
   };
   return *versions;

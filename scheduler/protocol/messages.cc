@@ -47,7 +47,7 @@ template <typename Codec>
 void Fields(Codec& c, Assign& m) {
   c(m.key), c(m.boundary), c(m.before), c(m.before_links), c(m.model), c(m.model_hash), c(m.task);
   c(m.chunk_tokens), c(m.window), c(m.max_logits_bytes), c(m.length), c(m.start_position);
-  c(m.open_end), c(m.token_bytes);
+  c(m.token_bytes), c(m.trace);
 }
 template <typename Codec>
 void Fields(Codec& c, BoundaryReady& m) {
@@ -157,6 +157,9 @@ std::string ManifestName(const std::string& job) {
 }
 std::string OutputName(const std::string& job, int64_t epoch, int64_t chunk) {
   return absl::StrCat("jobs/", job, "/", epoch, "/", chunk, ".output");
+}
+std::string TraceName(const std::string& job, int64_t epoch, int64_t chunk) {
+  return absl::StrCat("jobs/", job, "/", epoch, "/", chunk, ".trace");
 }
 std::string BoundaryName(const std::string& job, int64_t epoch, int64_t chunk) {
   return absl::StrCat("jobs/", job, "/", epoch, "/", chunk, ".boundary");

@@ -71,8 +71,8 @@ struct Assign {
   int64_t chunk_tokens = 0, window = 0, max_logits_bytes = 0;
   int64_t length = 0;          // tokens to run, of all chunks
   int64_t start_position = 0;  // tokens that were before chunk 0
-  bool open_end = false;       // one token follows the last chunk too
   uint8_t token_bytes = 0;
+  bool trace = false;  // write down what is done when, as TraceName()
   bool operator==(const Assign&) const = default;
 };
 struct BoundaryReady {  // the chunk before `key` is committed; its boundary is this object
@@ -116,6 +116,7 @@ std::string JobFolder(const std::string& job);     // "jobs/ID"
 std::string TokensName(const std::string& job);    // "jobs/ID/tokens"
 std::string ManifestName(const std::string& job);  // "jobs/ID/manifest.json"
 std::string OutputName(const std::string& job, int64_t epoch, int64_t chunk);  // ".../E/C.output"
+std::string TraceName(const std::string& job, int64_t epoch, int64_t chunk);   // ".../E/C.trace"
 std::string BoundaryName(const std::string& job, int64_t epoch,
                          int64_t chunk);  // ".../E/C.boundary"
 

@@ -16,8 +16,8 @@ std::vector<Message> All() {
   assign.chunk_tokens = 8192;
   assign.length = 4938920;
   assign.start_position = 17;
-  assign.open_end = true;
   assign.token_bytes = 1;
+  assign.trace = true;
   return {Hello{2, "cpu", "tcp://10.0.0.7:4000"},
           Report{2, 1 << 20, {key, {"b", 0, 1}}},
           Done{key, 32768, "aa", "bb", 1500},

@@ -1,13 +1,17 @@
 #include "services/cluster/chunk_executor.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "formats/boundary.h"
 #include "kernels/checks.h"
+#include "observability/log.h"
+#include "observability/trace.h"
 #include "services/cluster/model_hash.h"
+#include "services/cluster/observed_flow.h"
 #include "services/run_limits.h"
 #include "services/run_options.h"
 #include "worker/model/weights.h"
@@ -16,6 +20,11 @@ namespace longwave {
 namespace {
 
 constexpr int64_t kMostBoundary = int64_t{1} << 34;
+
+using Seconds = double;
+Seconds Now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
 
 template <typename T>
 absl::string_view Bytes(absl::Span<const T> values) {
@@ -55,18 +64,22 @@ struct ChunkExecutor::Work final : ChunkWork {
   std::unique_ptr<ChunkTask> task;
   std::unique_ptr<ObjectWriter> output;
   std::vector<int32_t> tokens;
-  TokenChunk chunk;  // of `tokens`
+  TokenChunk chunk;                      // of `tokens`
+  std::unique_ptr<TraceRecorder> trace;  // null: nobody asked for one
+  Seconds began = Now();
 
   absl::Status Append(absl::Span<const float> values) { return output->Append(Bytes(values)); }
 };
 
-ChunkExecutor::ChunkExecutor(std::unique_ptr<ObjectStore> objects, std::string models,
-                             const ModelOptions& options, int threads, Exchange* exchange,
-                             FinishedFn finished)
+ChunkExecutor::ChunkExecutor(std::string name, std::unique_ptr<ObjectStore> objects,
+                             std::string models, const ModelOptions& options, int threads,
+                             Exchange* exchange, WorkerProbe& probe, FinishedFn finished)
     : ChunkPipeline(exchange, std::move(finished)),
+      name_(std::move(name)),
       objects_(std::move(objects)),
       models_(std::move(models)),
       options_(options),
+      probe_(probe),
       pool_(threads) {
   Start();
 }
@@ -145,8 +158,11 @@ absl::StatusOr<std::vector<int32_t>> ChunkExecutor::Tokens(const Work& work) {
 absl::Status ChunkExecutor::Fill(const ChunkWork& chunk, const std::string& name,
                                  StateStream& stream) {
   const Work& work = static_cast<const Work&>(chunk);
+  const Seconds began = Now();
   const absl::StatusOr<std::string> bytes = objects_->ReadAll(name, kMostBoundary);
   if (!bytes.ok()) return bytes.status();
+  probe_.BoundaryRead(Now() - began, static_cast<int64_t>(bytes->size()));
+  probe_.StateFromStore();
   const absl::StatusOr<Boundary> boundary = ParseBoundary(*bytes);
   absl::Status status = boundary.status();
   if (status.ok()) status = CheckBoundary(*boundary, work.assign.model_hash, work.position());
@@ -188,6 +204,7 @@ absl::Status ChunkExecutor::Run(Work& work) {
     return absl::InvalidArgumentError(absl::StrCat(key.ToString(), " of ", assign.length,
                                                    " tokens in chunks of ", assign.chunk_tokens));
   }
+  if (assign.trace) work.trace = std::make_unique<TraceRecorder>();
   LONGWAVE_RETURN_IF_ERROR(Prepare(work));
   LONGWAVE_ASSIGN_OR_RETURN(work.tokens, Tokens(work));
   work.chunk.tokens = absl::MakeConstSpan(work.tokens).first(work.count());
@@ -207,7 +224,11 @@ absl::Status ChunkExecutor::Run(Work& work) {
   work.after = StreamAfter(work, tensors);
   LONGWAVE_RETURN_IF_ERROR(runner_->Seek(work.position()));
   flow_->Begin(before, work.after);
-  LONGWAVE_RETURN_IF_ERROR(work.task->Forward(work.chunk, *runner_, flow_.get()));
+  const bool linked = !assign.before.empty() && assign.before_links != exchange()->endpoint();
+  ObservedFlow flow(*flow_, work.model->state_specs(), linked ? Link::kZmq : Link::kProcess, probe_,
+                    work.trace.get());
+  LONGWAVE_RETURN_IF_ERROR(work.task->Forward(work.chunk, *runner_, &flow));
+  flow.End();
   if (work.task->overlaps()) return absl::OkStatus();
   // These values are read out of the runner before it goes on.
   LONGWAVE_RETURN_IF_ERROR(TakeCarry(work));
@@ -237,6 +258,7 @@ absl::Status ChunkExecutor::TakeCarry(Work& work) {
 absl::Status ChunkExecutor::TakeValues(ChunkWork& chunk) {
   Work& work = static_cast<Work&>(chunk);
   if (!work.task->overlaps()) return absl::OkStatus();
+  const ScopedSpan span(work.trace.get(), "values", -1, TraceLane::kObjects);
   const auto sink = [&](absl::Span<const float> values) { return work.Append(values); };
   LONGWAVE_RETURN_IF_ERROR(work.task->Values(work.chunk, *runner_, sink));
   return work.task->Flush(*runner_, sink);
@@ -246,11 +268,42 @@ absl::StatusOr<Done> ChunkExecutor::Store(ChunkWork& chunk) {
   Work& work = static_cast<Work&>(chunk);
   if (work.task->overlaps()) LONGWAVE_RETURN_IF_ERROR(TakeCarry(work));
   work.after->Put(work.carry_index(), SharedBytes(absl::Span<const double>(work.task->carry())));
-  const absl::StatusOr<ObjectInfo> written = work.output->Commit();
-  if (!written.ok()) return written.status();
-  const absl::StatusOr<ObjectInfo> boundary = WriteBoundary(work);
-  if (!boundary.ok()) return boundary.status();
+  absl::StatusOr<ObjectInfo> written, boundary;
+  {
+    const Seconds began = Now();
+    const ScopedSpan span(work.trace.get(), "output", -1, TraceLane::kObjects);
+    written = work.output->Commit();
+    if (!written.ok()) return written.status();
+    probe_.OutputWritten(Now() - began, written->bytes);
+  }
+  {
+    const Seconds began = Now();
+    const ScopedSpan span(work.trace.get(), "boundary", -1, TraceLane::kObjects);
+    boundary = WriteBoundary(work);
+    if (!boundary.ok()) return boundary.status();
+    probe_.BoundaryWritten(Now() - began, boundary->bytes);
+  }
+  WriteTrace(work);
+  probe_.ChunkComputed(work.count(), Now() - work.began);
   return Done{work.key(), written->bytes, written->sha256, boundary->sha256, 0};
+}
+
+// What fails here is only not to be seen.
+void ChunkExecutor::WriteTrace(Work& work) {
+  if (work.trace == nullptr) return;
+  const ChunkKey& key = work.key();
+  ChunkTrace trace;
+  trace.job = key.job;
+  trace.chunk = key.chunk;
+  trace.epoch = key.epoch;
+  trace.tokens = work.count();
+  trace.worker = name_;
+  trace.device = work.model->device().ToString();
+  const absl::Status written = objects_
+                                   ->Write(TraceName(key.job, key.epoch, key.chunk),
+                                           FormatTrace(work.trace->Take(std::move(trace))))
+                                   .status();
+  if (!written.ok()) log::Warning("no trace", {{"job", key.job}, {"error", written.message()}});
 }
 
 absl::StatusOr<ObjectInfo> ChunkExecutor::WriteBoundary(const Work& work) {

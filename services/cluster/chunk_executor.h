@@ -11,6 +11,7 @@
 
 #include "absl/status/statusor.h"
 #include "kernels/thread_pool.h"
+#include "observability/worker_probe.h"
 #include "scheduler/object_store.h"
 #include "services/cluster/chunk_pipeline.h"
 #include "worker/executor/sequence_runner.h"
@@ -22,8 +23,10 @@ namespace longwave {
 
 class ChunkExecutor final : public ChunkPipeline {
  public:
-  ChunkExecutor(std::unique_ptr<ObjectStore> objects, std::string models,
-                const ModelOptions& options, int threads, Exchange* exchange, FinishedFn finished);
+  // `name`: the worker's, for traces.
+  ChunkExecutor(std::string name, std::unique_ptr<ObjectStore> objects, std::string models,
+                const ModelOptions& options, int threads, Exchange* exchange, WorkerProbe& probe,
+                FinishedFn finished);
   ~ChunkExecutor() override;
 
  private:
@@ -41,10 +44,13 @@ class ChunkExecutor final : public ChunkPipeline {
   absl::StatusOr<std::vector<int32_t>> Tokens(const Work& work);
   absl::Status TakeCarry(Work& work);
   absl::StatusOr<ObjectInfo> WriteBoundary(const Work& work);
+  void WriteTrace(Work& work);
 
+  const std::string name_;
   const std::unique_ptr<ObjectStore> objects_;
   const std::string models_;
   const ModelOptions options_;
+  WorkerProbe& probe_;
   ThreadPool pool_;
   std::string model_hash_;  // of model_
   std::shared_ptr<const Model> model_;

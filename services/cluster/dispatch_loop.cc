@@ -10,6 +10,7 @@ namespace {
 
 constexpr int64_t kTickMs = 100;   // leases and retries are looked at so often
 constexpr int64_t kBeatMs = 1000;  // and who leads
+constexpr int64_t kTellMs = 1000;  // and metrics of workers
 
 }  // namespace
 
@@ -119,6 +120,17 @@ void DispatchLoop::Receive() {
   }
 }
 
+void DispatchLoop::TellProbe() {
+  told_ms_ = WallClockMs();
+  using State = ServerProbe::WorkerState;
+  for (const WorkerInfo& worker : dispatcher_->Workers()) {
+    const State state = worker.slots == 0       ? State::kDraining
+                        : worker.chunks.empty() ? State::kIdle
+                                                : State::kBusy;
+    options_.probe->WorkerIs(worker.name, worker.device, state);
+  }
+}
+
 void DispatchLoop::Run() {
   bool well = true;
   while (!stop_) {
@@ -140,6 +152,7 @@ void DispatchLoop::Run() {
         status.Update(ticked);
       }
     }
+    if (dispatcher_ != nullptr && WallClockMs() >= told_ms_ + kTellMs) TellProbe();
     {
       const std::lock_guard<std::mutex> lock(mutex_);
       workers_ = dispatcher_ == nullptr ? std::vector<WorkerInfo>() : dispatcher_->Workers();

@@ -44,6 +44,7 @@ class DispatchLoop {
   void Lead(const Leader& leader);
   void Follow(const Leader& leader);
   void Receive();
+  void TellProbe();
   void Post(std::function<void()> work);
 
   JobStore& store_;
@@ -52,7 +53,7 @@ class DispatchLoop {
   const std::string endpoint_;
   Leadership leadership_;
   Leader leader_;
-  int64_t beat_ms_ = 0;
+  int64_t beat_ms_ = 0, told_ms_ = 0;
   bool draining_ = false;
   std::unique_ptr<Dispatcher> dispatcher_;  // while this server leads
   std::function<void(const absl::Status&)> health_;

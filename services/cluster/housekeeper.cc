@@ -14,14 +14,17 @@ namespace {
 
 constexpr std::chrono::milliseconds kLook{1000};  // complete jobs that nobody woke us for
 constexpr int64_t kFinishAtOnce = 16;
+constexpr int64_t kCountMs = 5000;
 constexpr int64_t kSweepMs = 10 * 60 * 1000;
 
 }  // namespace
 
-Housekeeper::Housekeeper(JobStore& store, ObjectStore& objects, std::function<bool()> leads,
+Housekeeper::Housekeeper(JobStore& store, ObjectStore& objects, ServerProbe& probe,
+                         std::function<bool()> leads,
                          std::function<void(const absl::Status&)> health)
     : store_(store),
       objects_(objects),
+      probe_(probe),
       leads_(std::move(leads)),
       health_(std::move(health)),
       thread_([this] { Run(); }) {}
@@ -45,7 +48,7 @@ void Housekeeper::Wake() {
 
 void Housekeeper::Run() {
   bool well = true;
-  int64_t swept_ms = 0;
+  int64_t swept_ms = 0, counted_ms = 0;
   while (true) {
     {
       std::unique_lock<std::mutex> lock(mutex_);
@@ -55,6 +58,10 @@ void Housekeeper::Run() {
     }
     if (!leads_()) continue;
     absl::Status status = Finish();
+    if (status.ok() && WallClockMs() > counted_ms + kCountMs) {
+      counted_ms = WallClockMs();
+      status = Count();
+    }
     if (status.ok() && WallClockMs() > swept_ms + kSweepMs) {
       swept_ms = WallClockMs();
       const auto stop = [this] {
@@ -74,6 +81,14 @@ void Housekeeper::Run() {
       health_(status);
     }
   }
+}
+
+absl::Status Housekeeper::Count() {
+  const absl::StatusOr<QueueSummary> queue = store_.Queue();
+  if (!queue.ok()) return queue.status();
+  probe_.QueueIs({queue->tokens, queue->chunks_waiting, queue->chunks_leased,
+                  queue->chunks_committed, queue->jobs_queued, queue->jobs_running});
+  return absl::OkStatus();
 }
 
 absl::Status Housekeeper::Finish() {

@@ -1,6 +1,6 @@
 // What a server that leads does beside dispatching, on a thread of its own because the object store
 // may be slow: writes the manifests of jobs that are complete, and removes from the object store
-// what nothing names any more.
+// what nothing names any more, and counts the queue.
 //
 // Thread safety: safe.
 #pragma once
@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "absl/status/status.h"
+#include "observability/server_probe.h"
 #include "scheduler/job_store.h"
 #include "scheduler/object_store.h"
 
@@ -20,17 +21,19 @@ class Housekeeper {
  public:
   // `leads`: whether this server leads now. `health`: called with what came of each change from
   // well to unwell and back.
-  Housekeeper(JobStore& store, ObjectStore& objects, std::function<bool()> leads,
-              std::function<void(const absl::Status&)> health);
+  Housekeeper(JobStore& store, ObjectStore& objects, ServerProbe& probe,
+              std::function<bool()> leads, std::function<void(const absl::Status&)> health);
   ~Housekeeper();  // ends the thread
   void Wake();     // a job is complete
 
  private:
   void Run();
   absl::Status Finish();
+  absl::Status Count();
 
   JobStore& store_;
   ObjectStore& objects_;
+  ServerProbe& probe_;
   const std::function<bool()> leads_;
   const std::function<void(const absl::Status&)> health_;
   std::mutex mutex_;

@@ -140,7 +140,7 @@ class Server {
     const auto health = [this](const absl::Status& status) { Health(status); };
     loop_ = std::make_unique<DispatchLoop>(*store_, dispatching, *std::move(socket), "", health);
     housekeeper_ = std::make_unique<Housekeeper>(
-        *store_, *objects_, [this] { return loop_->leads(); }, health);
+        *store_, *objects_, probe_, [this] { return loop_->leads(); }, health);
     loop_->Start();
     planner_thread_ = std::thread([this] { Plan(); });
     local_ = std::make_unique<LocalWorkers>(

@@ -41,7 +41,8 @@ costs the chunk that it was computing, which another one computes again.)";
 constexpr int kMostSimulated = 1024;
 
 struct WorkerOptions {
-  std::string connect, device = "auto", dtype = "auto", name, metrics_listen;
+  std::string connect, device = "auto", dtype = "auto", name, metrics_listen, curve_key_file;
+  CurveKey key;
   std::string link_listen = "tcp://127.0.0.1:0", link_advertise;
   LogOptions log;
   int threads = 0, count = 1;
@@ -90,12 +91,14 @@ absl::Status RunWorker(const WorkerOptions& options, const std::string& name,
   WorkerLoopOptions loop_options;
   loop_options.device = device;
   loop_options.probe = &probe;
-  loop_options.connect = [name](const std::string& endpoint) { return OpenDealer(endpoint, name); };
+  loop_options.connect = [name, key = options.key](const std::string& endpoint) {
+    return OpenDealer(endpoint, name, key);
+  };
   absl::StatusOr<std::unique_ptr<MessageSocket>> socket = loop_options.connect(options.connect);
   if (!socket.ok()) return socket.status();
   // Simulated workers of one process are to cost what workers cost: sockets.
   absl::StatusOr<std::unique_ptr<Exchange>> exchange =
-      Exchange::Open({options.link_listen, options.link_advertise, options.count > 1});
+      Exchange::Open({options.link_listen, options.link_advertise, options.count > 1, options.key});
   if (!exchange.ok()) return exchange.status();
   loop_options.links = (*exchange)->endpoint();
   const auto prepare =
@@ -126,9 +129,9 @@ absl::Status RunModelWorker(const WorkerOptions& options, const std::string& nam
   return RunWorker(options, name, device, probe,
                    [&](std::unique_ptr<ObjectStore> objects, const Welcome& welcome,
                        Exchange* exchange, ChunkPipeline::FinishedFn finished) {
-                     return std::make_unique<ChunkExecutor>(std::move(objects), welcome.models,
-                                                            *model, options.threads, exchange,
-                                                            std::move(finished));
+                     return std::make_unique<ChunkExecutor>(name, std::move(objects),
+                                                            welcome.models, *model, options.threads,
+                                                            exchange, probe, std::move(finished));
                    });
 }
 
@@ -162,8 +165,13 @@ absl::Status RunSimulatedWorkers(const WorkerOptions& options, const std::string
   return status;
 }
 
-absl::Status Work(const WorkerOptions& options) {
+absl::Status Work(WorkerOptions options) {
   absl::Status good = options.log.Apply();
+  if (good.ok() && !options.curve_key_file.empty()) {
+    absl::StatusOr<CurveKey> key = ReadCurveKey(options.curve_key_file);
+    good = key.status();
+    if (key.ok()) options.key = *std::move(key);
+  }
   if (good.ok()) good = CheckThreads(options.threads);
   if (!good.ok()) return good;
   if (options.die_with_parent) prctl(PR_SET_PDEATHSIG, SIGTERM);
@@ -198,6 +206,9 @@ void AddWorkerCommand(CLI::App& app, Action& action) {
                      "What the server calls it (default: host and number)");
   worker->add_option("--metrics-listen", options->metrics_listen,
                      "HOST:PORT of /metrics, /healthz and /readyz; port 0: any, logged");
+  worker->add_option("--curve-key", options->curve_key_file,
+                     "A file with the cluster's secret key, 64 hexadecimal digits: all connections "
+                     "are encrypted, and only who has it may connect");
   AddLogOptions(*worker, options->log);
   worker->add_flag("--with-parent", options->die_with_parent,
                    "Leave when the process that started this one ends");
