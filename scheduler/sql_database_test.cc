@@ -82,6 +82,7 @@ TEST_P(SqlDatabaseTest, KeepsValuesAndTellsErrorsApart) {
 
 TEST_P(SqlDatabaseTest, WhoeverWaitsGoesTogetherAndEachAloneFails) {
   std::vector<std::thread> threads;
+  threads.reserve(16);
   std::atomic<int> failed = 0;
   for (int i = 0; i < 16; ++i) {
     threads.emplace_back([&, i] {
@@ -90,7 +91,7 @@ TEST_P(SqlDatabaseTest, WhoeverWaitsGoesTogetherAndEachAloneFails) {
         const absl::Status status = database_->Write([&](SqlConnection& connection) {
           // Two statements, so that half of a transaction would be seen.
           for (const int64_t n : {number, number % 3 == 0 ? number : number + 1000}) {
-            const absl::Status status =
+            absl::Status status =
                 connection.Run("INSERT INTO things (number, name) VALUES ($1, 'n')", {n}).status();
             if (!status.ok()) return status;
           }
@@ -126,6 +127,7 @@ TEST_P(SqlDatabaseTest, TheClockRuns) {
 
 TEST_P(SqlDatabaseTest, ServersThatStartAtOnceMakeOneSchema) {
   std::vector<std::thread> servers;
+  servers.reserve(4);
   for (int i = 0; i < 4; ++i) {
     servers.emplace_back([&] {
       auto store = JobStore::Open(*OpenDatabase(uri_.uri()));
@@ -140,8 +142,8 @@ TEST_P(SqlDatabaseTest, AnEarlierDatabaseIsUpgraded) {
   for (const char* sql :
        {"INSERT INTO files VALUES ('f', 'n', 's', 9, 1)",
         "INSERT INTO files VALUES ('e', 'n', 's', 9, 2)",
-        "INSERT INTO jobs VALUES ('a', 1, 'key', 'm', 'h', 'f', 'score', 10, 5, 6, 0, 'running', "
-        "'', 25, 1, 1, 2, 20, 40, 1, 0, 3, 4, 0)",
+        R"(INSERT INTO jobs VALUES ('a', 1, 'key', 'm', 'h', 'f', 'score', 10, 5, 6, 0, 'running',
+             '', 25, 1, 1, 2, 20, 40, 1, 0, 3, 4, 0))",
         "INSERT INTO chunks VALUES ('a', 0, 'committed', 1, 'w', 0, '', 0, 40, 'o', 'b')",
         "INSERT INTO chunks VALUES ('a', 1, 'leased', 2, 'w', 0, '', 0, 0, '', '')"}) {
     const absl::Status status = database_->Write(
@@ -181,6 +183,7 @@ TEST(SqliteDatabase, AFullDiskRefusesAndKeepsWhatThereIs) {
   };
   ASSERT_TRUE(limit("PRAGMA max_page_count = 50"));
   std::vector<std::thread> threads;
+  threads.reserve(8);
   std::atomic<int64_t> kept = 0, refused = 0;
   for (int i = 0; i < 8; ++i) {
     threads.emplace_back([&, i] {
@@ -249,7 +252,7 @@ TEST(PostgresDatabase, AFrozenWriterIsPutAside) {
   if (child == 0) {
     auto own = OpenDatabase(uri);
     const absl::Status status = (*own)->Write([](SqlConnection& connection) {
-      const absl::Status added = connection.Run("INSERT INTO things VALUES (1, 'n')", {}).status();
+      absl::Status added = connection.Run("INSERT INTO things VALUES (1, 'n')", {}).status();
       raise(SIGSTOP);
       return added;
     });
