@@ -13,10 +13,6 @@ constexpr int64_t kMostTrace = int64_t{4} << 20;  // bytes of one chunk's
 
 }  // namespace
 
-std::string TraceName(const std::string& job, int64_t epoch, int64_t chunk) {
-  return absl::StrCat(JobFolder(job), "/", epoch, "/", chunk, ".trace");
-}
-
 absl::StatusOr<std::string> JobTrace(const std::string& id, absl::Span<const CommittedChunk> chunks,
                                      ObjectStore& objects, int64_t most_spans) {
   std::vector<ChunkTrace> traces;

@@ -11,8 +11,6 @@
 
 namespace longwave {
 
-std::string TraceName(const std::string& job, int64_t epoch, int64_t chunk);  // ".../E/C.trace"
-
 // Chrome's trace format: of job `id`, whether or not it is over, its committed chunks, at most
 // `most_spans` of their spans. Chunks without a trace, or with one that is damaged, are counted in
 // it and left out. NotFound where none of them has a trace.

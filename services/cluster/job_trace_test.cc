@@ -1,5 +1,7 @@
 #include "services/cluster/job_trace.h"
 
+#include "scheduler/protocol/messages.h"
+
 #include <gtest/gtest.h>
 #include <unistd.h>
 

@@ -21,7 +21,6 @@ constexpr int64_t kAskMs = 500;
 constexpr int64_t kRetryMs = 2;     // a socket had no room, or no connection yet
 constexpr int64_t kIdleMs = 60000;  // a connection that no stream uses is closed
 constexpr size_t kMostPublished = 4096;
-
 int64_t NowMs() {
   return std::chrono::duration_cast<std::chrono::milliseconds>(
              std::chrono::steady_clock::now().time_since_epoch())
@@ -47,14 +46,16 @@ absl::Status SocketError(const std::string& endpoint, const zmq::error_t& error)
 // The thread's sockets.
 class Exchange::Sockets {
  public:
-  Sockets()
-      : name_(absl::StrCat("link-", absl::Hex(std::random_device()(), absl::kZeroPad8),
+  explicit Sockets(const CurveKey& key)
+      : key_(key),
+        name_(absl::StrCat("link-", absl::Hex(std::random_device()(), absl::kZeroPad8),
                            absl::Hex(std::random_device()(), absl::kZeroPad8))) {}
 
   absl::Status Listen(const std::string& endpoint) {
     try {
-      router_ = zmq::socket_t(context_, zmq::socket_type::router);
+      router_ = zmq::socket_t(*context_, zmq::socket_type::router);
       SetUp(router_);
+      Secure(router_, key_, true);
       router_.set(zmq::sockopt::router_mandatory, 1);
       router_.set(zmq::sockopt::router_handover, 1);
       router_.bind(endpoint);
@@ -117,8 +118,9 @@ class Exchange::Sockets {
     try {
       auto found = peers_.find(endpoint);
       if (found == peers_.end()) {
-        Peer peer{zmq::socket_t(context_, zmq::socket_type::dealer), 0};
+        Peer peer{zmq::socket_t(*context_, zmq::socket_type::dealer), 0};
         SetUp(peer.socket);
+        Secure(peer.socket, key_, false);
         peer.socket.set(zmq::sockopt::routing_id, name_);
         peer.socket.set(zmq::sockopt::immediate, 1);
         peer.socket.set(zmq::sockopt::reconnect_ivl, 100);
@@ -188,14 +190,15 @@ class Exchange::Sockets {
     }
   }
 
+  const CurveKey key_;
   const std::string name_;
-  zmq::context_t context_;
+  const std::shared_ptr<zmq::context_t> context_ = SharedZmqContext();
   zmq::socket_t router_;
   std::map<std::string, Peer> peers_;  // by endpoint
 };
 
 Exchange::Exchange(const ExchangeOptions& options)
-    : options_(options), sockets_(std::make_unique<Sockets>()) {}
+    : options_(options), sockets_(std::make_unique<Sockets>(options.key)) {}
 
 absl::StatusOr<std::unique_ptr<Exchange>> Exchange::Open(const ExchangeOptions& options) {
   for (const std::string& endpoint : {options.listen, options.advertise}) {

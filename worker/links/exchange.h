@@ -21,7 +21,8 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "formats/waker.h"
+#include "transport/waker.h"
+#include "transport/zmq_context.h"
 #include "worker/links/state_stream.h"
 
 namespace longwave {
@@ -31,6 +32,7 @@ struct ExchangeOptions {
   std::string advertise = "";                // what others connect to; empty: what it listens on
   // Streams of this process too go through the socket: for tests.
   bool always_sockets = false;
+  CurveKey key = {};  // all exchanges of a cluster have the same one, or none
 };
 
 struct LinkCounts {  // since the start

@@ -1,4 +1,4 @@
-#include "formats/waker.h"
+#include "transport/waker.h"
 
 #include <sys/eventfd.h>
 #include <unistd.h>

@@ -1,0 +1,21 @@
+{{/* Where servers and workers both go. */}}
+{{- define "longwave.egressCommon" -}}
+{{- $policy := .Values.networkPolicy }}
+# Names.
+- to:
+    {{- toYaml $policy.dns.to | nindent 4 }}
+  ports:
+    {{- range $policy.dns.ports }}
+    - {protocol: UDP, port: {{ int . }}}
+    - {protocol: TCP, port: {{ int . }}}
+    {{- end }}
+{{- if eq .Values.objects.type "s3" }}
+# Objects.
+- to:
+    {{- toYaml $policy.objects.to | nindent 4 }}
+  ports:
+    {{- range $policy.objects.ports }}
+    - {protocol: TCP, port: {{ int . }}}
+    {{- end }}
+{{- end }}
+{{- end -}}

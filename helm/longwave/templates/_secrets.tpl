@@ -1,0 +1,55 @@
+{{/*
+Secrets that the chart makes. Each is made once: where the cluster has it already its content is taken
+again, so an upgrade changes nothing. All templates of a rendering see the same content (.Values.generated,
+set on first use; the schema is checked before that, so a user cannot).
+*/}}
+
+{{- define "longwave.authSecret" -}}
+{{- default (printf "%s-auth" (include "longwave.fullname" .)) .Values.auth.existingSecret -}}
+{{- end -}}
+{{- define "longwave.tlsSecret" -}}
+{{- default (printf "%s-tls" (include "longwave.fullname" .)) .Values.tls.existingSecret -}}
+{{- end -}}
+{{- define "longwave.curveSecret" -}}
+{{- default (printf "%s-curve" (include "longwave.fullname" .)) .Values.curve.existingSecret -}}
+{{- end -}}
+
+{{- define "longwave.generate" -}}
+{{- if not (hasKey .Values "generated") -}}
+{{- $made := dict -}}
+{{- if and (eq .Values.auth.mode "tokens") (not .Values.auth.existingSecret) -}}
+{{- $found := (lookup "v1" "Secret" .Release.Namespace (include "longwave.authSecret" .)).data -}}
+{{- $_ := set $made "auth" (default (dict "admin-token" (randAlphaNum 48 | b64enc)) $found) -}}
+{{- end -}}
+{{- if and .Values.tls.enabled (not .Values.tls.existingSecret) -}}
+{{- $found := (lookup "v1" "Secret" .Release.Namespace (include "longwave.tlsSecret" .)).data -}}
+{{- if not $found -}}
+{{- $name := include "longwave.fullname" . -}}
+{{- $names := list $name (printf "%s.%s" $name .Release.Namespace) (printf "%s.%s.svc" $name .Release.Namespace) (printf "%s.%s.svc.%s" $name .Release.Namespace .Values.clusterDomain) "localhost" -}}
+{{- $ca := genCA (printf "%s-ca" $name) 3650 -}}
+{{- $certificate := genSignedCert $name (list "127.0.0.1") (concat $names .Values.tls.extraNames) 3650 $ca -}}
+{{- $found = dict "tls.crt" ($certificate.Cert | b64enc) "tls.key" ($certificate.Key | b64enc) "ca.crt" ($ca.Cert | b64enc) -}}
+{{- end -}}
+{{- $_ := set $made "tls" $found -}}
+{{- end -}}
+{{- if and .Values.curve.enabled (not .Values.curve.existingSecret) -}}
+{{- $found := (lookup "v1" "Secret" .Release.Namespace (include "longwave.curveSecret" .)).data -}}
+{{- if not $found -}}
+{{- $server := dict -}}{{- template "longwave.curvePair" $server -}}
+{{- $worker := dict -}}{{- template "longwave.curvePair" $worker -}}
+{{- $found = dict "server.key" ($server.secret | b64enc) "server.pub" ($server.public | b64enc) "worker.key" ($worker.secret | b64enc) "worker.pub" ($worker.public | b64enc) -}}
+{{- end -}}
+{{- $_ := set $made "curve" $found -}}
+{{- end -}}
+{{- $_ := set .Values "generated" $made -}}
+{{- end -}}
+{{- end -}}
+
+{{/* A hash that changes with the content of a secret, whoever made it: (list $ "curve" NAME). */}}
+{{- define "longwave.secretSum" -}}
+{{- $root := index . 0 -}}
+{{- template "longwave.generate" $root -}}
+{{- $data := get $root.Values.generated (index . 1) -}}
+{{- if not $data -}}{{- $data = (lookup "v1" "Secret" $root.Release.Namespace (index . 2)).data -}}{{- end -}}
+{{- toJson $data | sha256sum -}}
+{{- end -}}
