@@ -57,6 +57,7 @@ class LocalRun {
   // Moves input_, runner_ and task_ to `point`. An error: this input does not lead there.
   absl::Status MoveTo(const ResumePoint& point);
   absl::Status KeepPoint();  // where the run stands now, at a chunk's border
+  void PutPoint(Boundary boundary, int64_t elements, RunResume::Clock::time_point began);
   // What is said of a run that a signal stopped.
   absl::Status Stopped(const absl::Status& status);
   absl::StatusOr<Shape> GenerateOne(SequenceReport& sequence);
@@ -85,6 +86,7 @@ class LocalRun {
   std::vector<FileStamp> model_stamps_;
   WatchedInput* watched_ = nullptr;    // input_, where it can
   std::unique_ptr<RunResume> resume_;  // the same
+  std::string partial_;                // where the output in the making stands
   std::vector<ResumeSequence> whole_;  // sequences that are
   std::string whole_digest_;           // of their tokens
   bool standing_ = false;              // runner_ and task_ are in the sequence, not at its start

@@ -102,6 +102,7 @@ absl::Status LocalRun::RunTokens(SequenceDone done) {
     sequence.name = NameOf(*input_, job_.input);
     if (!batch.has_value()) status = output_.Begin(sequence.name);
     if (!status.ok()) return status;
+    bool ended = false;  // a file, and another one follows
     absl::StatusOr<Shape> one = RunOne(sequence);
     if (!one.ok()) return one.status();
     shape = *std::move(one);
@@ -118,7 +119,7 @@ absl::Status LocalRun::RunTokens(SequenceDone done) {
       absl::StatusOr<std::string> path = output_.Commit(shape, several);
       if (!path.ok()) return path.status();
       sequence.output = *path;
-      if (resume_ != nullptr) resume_->NextFile();
+      ended = resume_ != nullptr && resume_->NextFile() && *next;
     }
     report_.tokens += sequence.tokens + sequence.generated.value_or(0);
     if (resume_ != nullptr) {
@@ -130,6 +131,8 @@ absl::Status LocalRun::RunTokens(SequenceDone done) {
         whole.output_bytes = stamp.bytes;
         whole.output_mtime_ns = stamp.mtime_ns;
       }
+      // Or else an interruption just now would cost all of this sequence.
+      if (ended) PutPoint(Boundary(), 0, RunResume::Clock::now());
     }
     if (batch.has_value()) {
       rows.push_back(std::move(sequence));
@@ -150,6 +153,7 @@ absl::Status LocalRun::TakeUp(std::vector<SequenceReport>& rows) {
     unlink((options_.out + ".resume").c_str());  // what it speaks of is now begun anew
     return output_.TakeUp({}, 0);
   }
+  partial_ = output_.temporary();
   resume_ = std::make_unique<RunResume>(options_.out, job_.model, model_stamps_,
                                         options_.checkpoint_seconds);
   const auto say = [&](const std::string& what) {
@@ -157,7 +161,7 @@ absl::Status LocalRun::TakeUp(std::vector<SequenceReport>& rows) {
     std::fprintf(stderr, "longwave: %s %s\n", resume_->path().c_str(), what.c_str());
   };
   absl::StatusOr<std::optional<ResumePoint>> point =
-      resume_->Load(RunIdentity(job_, chunk_, *model_), output_.temporary());
+      resume_->Load(RunIdentity(job_, chunk_, *model_), partial_);
   absl::Status moved = point.status();
   if (moved.ok() && point->has_value()) moved = MoveTo(**point);
   if (!moved.ok()) {
@@ -220,15 +224,19 @@ absl::Status LocalRun::KeepPoint() {
   if (!elements.ok()) return elements.status();
   absl::StatusOr<Boundary> boundary = ExportBoundary(*runner_, *task_);
   if (!boundary.ok()) return boundary.status();
+  PutPoint(*std::move(boundary), *elements, began);
+  return absl::OkStatus();
+}
+
+void LocalRun::PutPoint(Boundary boundary, int64_t elements, RunResume::Clock::time_point began) {
   ResumePoint point;
   point.identity = RunIdentity(job_, chunk_, *model_);
   point.done = whole_;
   point.done_digest = whole_digest_;
   point.digest = watched_->digest();
-  point.elements = *elements;
-  point.boundary = *std::move(boundary);
-  resume_->Put(std::move(point), output_.temporary(), began);
-  return absl::OkStatus();
+  point.elements = elements;
+  point.boundary = std::move(boundary);
+  resume_->Put(std::move(point), partial_, began);
 }
 
 absl::StatusOr<LocalRun::Shape> LocalRun::RunOne(SequenceReport& sequence) {

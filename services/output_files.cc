@@ -83,9 +83,7 @@ NpyType OutputFiles::Type() const {
   return kind_ == Kind::kFloats ? NpyType::kFloat32 : NpyType::kInt32;
 }
 
-const std::string& OutputFiles::temporary() const {
-  return untouched_ != nullptr ? untouched_->temporary() : array_->file().temporary();
-}
+const std::string& OutputFiles::temporary() const { return untouched_->temporary(); }
 
 absl::Status OutputFiles::TakeUp(const std::vector<std::string>& committed, int64_t elements) {
   committed_ = committed;

@@ -38,7 +38,7 @@ class OutputFiles {
   // Whether the file in the making may be left for a later run. The first one is then untouched
   // until TakeUp(), which comes before Begin().
   bool kept() const { return kept_; }
-  const std::string& temporary() const;  // REQUIRES: kept()
+  const std::string& temporary() const;  // where it stands; REQUIRES: kept(), before TakeUp()
   // Of an earlier run: the files that are whole, and how many elements of the one in the making
   // count.
   absl::Status TakeUp(const std::vector<std::string>& committed, int64_t elements);

@@ -191,6 +191,7 @@ absl::StatusOr<std::optional<ResumePoint>> RunResume::Load(const std::string& id
     point->boundary.tensors.clear();
     point->boundary.carry.clear();
   }
+  of_this_file_ = true;
   return std::optional<ResumePoint>(*std::move(point));
 }
 
@@ -203,6 +204,7 @@ bool RunResume::Due() {
 void RunResume::Put(ResumePoint point, const std::string& partial, Clock::time_point began) {
   Wait();
   if (off_) return;
+  of_this_file_ = point.elements > 0;
   writing_ = std::async(std::launch::async, [this, point = std::move(point), partial]() mutable {
     return Write(std::move(point), partial);
   });
@@ -216,13 +218,13 @@ absl::Status RunResume::Write(ResumePoint point, const std::string& partial) {
   absl::Status status = HashModel();
   if (!status.ok()) return status;
   const File output(partial);
-  if (output.fd < 0) return absl::ErrnoToStatus(errno, partial);
+  if (output.fd < 0 && point.elements > 0) return absl::ErrnoToStatus(errno, partial);
   absl::StatusOr<std::string> digest = OutputDigest(output.fd, point.elements, chain_);
   if (!digest.ok()) return digest.status();
   point.output_digest = *std::move(digest);
   point.boundary.model_hash = model_hash_;
   // The output first: a point must never speak of what a loss of power may take.
-  if (fdatasync(output.fd) != 0) return absl::ErrnoToStatus(errno, partial);
+  if (point.elements > 0 && fdatasync(output.fd) != 0) return absl::ErrnoToStatus(errno, partial);
   const absl::StatusOr<std::string> bytes = FormatResumePoint(point);
   if (!bytes.ok()) return bytes.status();
   absl::StatusOr<std::unique_ptr<AtomicFile>> file = AtomicFile::CreateKept(path_);
@@ -250,9 +252,10 @@ bool RunResume::Wait() {
   return there_;
 }
 
-void RunResume::NextFile() {
+bool RunResume::NextFile() {
   Wait();
   chain_ = {};
+  return std::exchange(of_this_file_, false);
 }
 
 void RunResume::Remove() {

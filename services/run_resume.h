@@ -59,8 +59,9 @@ class RunResume {
   void Put(ResumePoint point, const std::string& partial, Clock::time_point began);
   // Until what was put is written. False: there is no point on the disk.
   bool Wait();
-  void NextFile();  // the output in the making is another from now on
-  void Remove();    // OUT.resume
+  // The output in the making is another from now on. True: a point speaks of the one before.
+  bool NextFile();
+  void Remove();  // OUT.resume
 
   const std::string& path() const { return path_; }
 
@@ -80,6 +81,7 @@ class RunResume {
   const double seconds_;
   Clock::time_point next_;
   bool off_ = false, there_ = false;
+  bool of_this_file_ = false;  // a point was put
   std::future<absl::Status> writing_;
   // Of whoever writes, or of the caller where nobody does.
   std::string model_hash_;

