@@ -111,6 +111,11 @@ void AddRunOptions(CLI::App& run, RunOptions& options) {
       ->transform(ByteCount())
       ->group(machine);
 
+  run.add_option("--checkpoint", options.checkpoint_seconds,
+                 "Seconds between points from which an interrupted run goes on; 0: each chunk")
+      ->capture_default_str()
+      ->group(machine);
+
   run.add_option("--window", job.window, "Tokens in one mean (default: all of a sequence)")
       ->check(whole)
       ->group("embed");
@@ -165,6 +170,10 @@ absl::Status FinishRunOptions(const CLI::App& run, RunOptions& options) {
   if (status.ok()) status = CheckThreads(options.threads);
   if (status.ok()) status = options.job.Validate();
   if (status.ok()) status = CheckOutput(run, options);
+  if (status.ok() && !(options.checkpoint_seconds >= 0 && options.checkpoint_seconds <= 86400)) {
+    status = Refuse("--checkpoint", absl::StrCat(options.checkpoint_seconds),
+                    "must be 0 to 86400 seconds");
+  }
   if (!status.ok()) return status;
   for (const char* option : {"--top-k", "--top-p", "--seed"}) {
     if (run[option]->count() > 0 && options.job.temperature == 0) {

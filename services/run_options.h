@@ -24,6 +24,7 @@ struct RunOptions {
   InputFormat format = InputFormat::kAuto;
   int threads = 0;  // 0: one for each processor
   int64_t cache_budget_bytes = DefaultCacheBudget();
+  double checkpoint_seconds = 2;  // between points from which an interrupted run can go on
   bool json = false;
   bool quiet = false;
 

@@ -154,9 +154,14 @@ absl::Status LogitsTask::Values(const TokenChunk& chunk, SequenceRunner& runner,
 
 absl::StatusOr<int64_t> RunSequence(ChunkTask& task, SequenceRunner& runner, TokenInput& input,
                                     int64_t chunk, FloatSink sink, ProgressFn progress) {
-  ChunkReader reader(input, chunk);
   runner.Reset();
   task.Reset();
+  return ContinueSequence(task, runner, input, chunk, sink, progress);
+}
+
+absl::StatusOr<int64_t> ContinueSequence(ChunkTask& task, SequenceRunner& runner, TokenInput& input,
+                                         int64_t chunk, FloatSink sink, ProgressFn progress) {
+  ChunkReader reader(input, chunk);
   while (true) {
     absl::StatusOr<TokenChunk> next = reader.Next();
     if (!next.ok()) return next.status();

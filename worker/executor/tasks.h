@@ -118,7 +118,11 @@ class LogitsTask final : public ChunkTask {
   std::vector<float> rows_;
 };
 
-// The present sequence of `input` from its start to its end; returns its length.
+// The rest of the present sequence of `input`, from where `runner` and `task` stand, which is where
+// `input` goes on and a chunk starts; returns the sequence's length.
+absl::StatusOr<int64_t> ContinueSequence(ChunkTask& task, SequenceRunner& runner, TokenInput& input,
+                                         int64_t chunk, FloatSink sink, ProgressFn progress);
+// The same from the sequence's start.
 absl::StatusOr<int64_t> RunSequence(ChunkTask& task, SequenceRunner& runner, TokenInput& input,
                                     int64_t chunk, FloatSink sink, ProgressFn progress);
 
