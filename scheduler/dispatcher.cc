@@ -90,9 +90,12 @@ void Dispatcher::Settle(const std::string& worker, const ChunkKey& key, const ab
 }
 
 void Dispatcher::On(const std::string& worker, const Done& message) {
-  const absl::StatusOr<Job> job =
-      store_.Commit(message.key, {message.key.chunk, message.key.epoch, message.output_bytes,
-                                  message.output_sha256, message.boundary_sha256});
+  const absl::StatusOr<std::vector<absl::StatusOr<Job>>> answers =
+      store_.CommitChunks({{message.key,
+                            {message.key.chunk, message.key.epoch, message.output_bytes,
+                             message.output_sha256, message.boundary_sha256}}},
+                          now_ms_);
+  const absl::StatusOr<Job> job = answers.ok() ? answers->front() : answers.status();
   if (absl::IsAborted(job.status()) || absl::IsNotFound(job.status())) {
     // Nobody will ever name these. A failure to remove them leaves litter, nothing worse.
     for (auto* name : {OutputName, BoundaryName}) {
@@ -109,18 +112,19 @@ void Dispatcher::On(const std::string& worker, const Done& message) {
 }
 
 void Dispatcher::On(const std::string& worker, const Failed& message) {
-  Settle(worker, message.key, store_.Fail(message.key, message.error, message.final, now_ms_),
+  Settle(worker, message.key,
+         store_.Fail(message.key, message.error, message.final, now_ms_).status(),
          "its failure is noted");
 }
 
 void Dispatcher::On(const std::string& worker, const HandBack& message) {
-  Settle(worker, message.key, store_.HandBack(message.key), "it was handed back");
+  Settle(worker, message.key, store_.HandBack(message.key).status(), "it was handed back");
 }
 
 void Dispatcher::On(const std::string& worker, const Goodbye& message) {
   if (const Held* held = HeldBy(worker)) {
     const ChunkKey key = held->key;
-    const absl::Status back = store_.HandBack(key);
+    const absl::Status back = store_.HandBack(key).status();
     if (back.ok() || absl::IsAborted(back)) leases_.erase(key.job);  // else it runs out
   }
   workers_.erase(worker);
@@ -154,7 +158,7 @@ absl::Status Dispatcher::Expire() {
       ++it;
       continue;
     }
-    absl::Status lost = store_.Lose(it->second.key, now_ms_);
+    absl::Status lost = store_.Lose(it->second.key, true, now_ms_).status();
     if (!lost.ok() && !absl::IsAborted(lost) && !absl::IsNotFound(lost)) return lost;
     it = leases_.erase(it);
   }
@@ -167,14 +171,15 @@ absl::Status Dispatcher::Expire() {
 absl::Status Dispatcher::AssignChunks() {
   for (auto& [name, worker] : workers_) {
     if (worker.credit_bytes == 0) continue;
-    absl::StatusOr<std::optional<Lease>> lease =
-        store_.LeaseNext(name, worker.credit_bytes, now_ms_);
-    if (!lease.ok()) return lease.status();
-    if (!lease->has_value()) break;
-    const Job& job = (*lease)->job;
+    absl::StatusOr<std::vector<std::optional<Lease>>> leases =
+        store_.LeaseChunks({{name, worker.credit_bytes, false}}, now_ms_);
+    if (!leases.ok()) return leases.status();
+    const std::optional<Lease>& lease = leases->front();
+    if (!lease.has_value()) break;
+    const Job& job = lease->job;
     Assign assign;
-    assign.key = (*lease)->key;
-    assign.boundary_epoch = (*lease)->boundary_epoch;
+    assign.key = lease->key;
+    assign.boundary_epoch = lease->before_epoch;
     assign.model = job.spec.model;
     assign.model_hash = job.model_hash;
     assign.task = static_cast<uint8_t>(job.spec.task);
@@ -185,7 +190,7 @@ absl::Status Dispatcher::AssignChunks() {
     assign.token_bytes = static_cast<uint8_t>(job.token_bytes);
     worker.credit_bytes = 0;
     if (!send_(name, assign)) {
-      absl::Status back = store_.HandBack(assign.key);
+      absl::Status back = store_.HandBack(assign.key).status();
       if (!back.ok()) return back;
       continue;
     }

@@ -58,7 +58,7 @@ class DispatcherTest : public ::testing::Test {
     job.spec.chunk = kChunk;
     job.model_hash = "hash";
     ASSERT_TRUE(store_->Create(job, now_).ok());
-    ASSERT_TRUE(store_->SetPlan(id, {chunks * kChunk - 3, 1}).ok());
+    ASSERT_TRUE(store_->SetPlan(id, {chunks * kChunk - 3, 1}, now_).ok());
   }
 
   void Say(const std::string& worker, const Message& message) {
@@ -304,8 +304,8 @@ TEST_P(Storm, LosesNothing) {
       std::next(workers.begin(), below(workers.size()))->second.frozen_until = now_ + 20000;
     if (what == 5) Restart();
     Tick();
-    if (store_->List(JobState::kQueued, 1 << 30, 10)->empty() &&
-        store_->List(JobState::kRunning, 1 << 30, 10)->empty()) {
+    if (store_->List({JobState::kQueued, "", "", {}}, 1 << 30, 10)->empty() &&
+        store_->List({JobState::kRunning, "", "", {}}, 1 << 30, 10)->empty()) {
       break;
     }
   }

@@ -34,7 +34,7 @@ absl::StatusOr<bool> Planner::PlanOne(const std::function<bool()>& stop, int64_t
   if (stop()) return false;  // it is planned anew after the next start
   absl::Status status = plan.status();
   if (plan.ok()) {
-    status = store_.SetPlan(job.id, *plan);
+    status = store_.SetPlan(job.id, *plan, now_ms);
   } else if (absl::IsInvalidArgument(status) || absl::IsNotFound(status) ||
              absl::IsDataLoss(status)) {
     status = store_.FailJob(job.id, std::string(status.message()), now_ms);
