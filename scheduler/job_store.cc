@@ -177,11 +177,11 @@ absl::StatusOr<QueueSummary> JobStore::Queue() {
   // Chunks are counted rounded up.
   const absl::StatusOr<SqlResult> result = database_->Read(
       "SELECT state, COUNT(*), "
-      "COALESCE(SUM(CASE WHEN length <= committed * chunk THEN 0 ELSE length - committed * chunk "
-      "END), 0), "
-      "COALESCE(SUM(CASE WHEN length < 0 THEN 0 ELSE length / chunk + "
-      "CASE WHEN length % chunk = 0 THEN 0 ELSE 1 END - next_chunk END), 0), "
-      "COALESCE(SUM(leased), 0), COALESCE(SUM(committed), 0) "
+      "CAST(SUM(CASE WHEN length <= committed * chunk THEN 0 ELSE length - committed * chunk END) "
+      "AS BIGINT), "
+      "CAST(SUM(CASE WHEN length < 0 THEN 0 ELSE length / chunk + "
+      "CASE WHEN length % chunk = 0 THEN 0 ELSE 1 END - next_chunk END) AS BIGINT), "
+      "CAST(SUM(leased) AS BIGINT), CAST(SUM(committed) AS BIGINT) "
       "FROM jobs WHERE state IN ('queued', 'running') GROUP BY state",
       {});
   if (!result.ok()) return result.status();

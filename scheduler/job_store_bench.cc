@@ -130,6 +130,7 @@ void Serve(JobStore& store, int64_t seconds) {
   const auto end = start + std::chrono::seconds(seconds);
   std::atomic<int64_t> next = 0;
   std::vector<std::thread> threads;
+  threads.reserve(kSubmitters + 1);
   for (int i = 0; i < kSubmitters; ++i) {
     threads.emplace_back([&] {
       while (true) {

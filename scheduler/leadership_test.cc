@@ -19,8 +19,6 @@
 namespace longwave {
 namespace {
 
-using ::testing::HasSubstr;
-
 class LeadershipTest : public ::testing::TestWithParam<DatabaseKind> {
  protected:
   void SetUp() override {

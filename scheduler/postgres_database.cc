@@ -18,7 +18,6 @@ namespace longwave {
 namespace {
 
 constexpr size_t kMostReaders = 8;
-constexpr std::chrono::seconds kMostWait{20};  // for any answer; the server gives up sooner
 
 // The server gives up a statement, a wait for the write lock, and a transaction whose client has
 // gone silent, say because it was stopped: so that nobody holds up all others.
@@ -45,7 +44,8 @@ Number Load(const char* data) {
 
 class PostgresConnection final : public SqlWriter {
  public:
-  explicit PostgresConnection(const std::string& name) : name_(name) {}
+  PostgresConnection(std::string name, std::chrono::milliseconds most_wait)
+      : name_(std::move(name)), most_wait_(most_wait) {}
   ~PostgresConnection() override { PQfinish(connection_); }
 
   absl::Status Open(const std::string& uri, bool read_only) {
@@ -129,7 +129,7 @@ class PostgresConnection final : public SqlWriter {
   // The answer to what was sent: the last of several.
   absl::StatusOr<Result> Receive(bool sent, const char* sql) {
     if (!sent) return Lost(PQerrorMessage(connection_), sql);
-    const auto end = std::chrono::steady_clock::now() + kMostWait;
+    const auto end = std::chrono::steady_clock::now() + most_wait_;
     Result answer(nullptr, PQclear);
     absl::Status status;
     while (true) {
@@ -137,7 +137,7 @@ class PostgresConnection final : public SqlWriter {
         const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
             end - std::chrono::steady_clock::now());
         if (left.count() <= 0) {
-          return Lost(absl::StrCat("no answer within ", kMostWait.count(), " s"), sql);
+          return Lost(absl::StrCat("no answer within ", most_wait_.count(), " ms"), sql);
         }
         pollfd socket = {PQsocket(connection_), POLLIN, 0};
         poll(&socket, 1, static_cast<int>(left.count()));
@@ -212,6 +212,7 @@ class PostgresConnection final : public SqlWriter {
   }
 
   const std::string name_;
+  const std::chrono::milliseconds most_wait_;
   PGconn* connection_ = nullptr;
   bool lost_ = false;
   std::map<std::string, std::string, std::less<>> prepared_;  // names, by SQL
@@ -219,8 +220,8 @@ class PostgresConnection final : public SqlWriter {
 
 class PostgresDatabase final : public SqlDatabase {
  public:
-  PostgresDatabase(std::string uri, std::string name)
-      : uri_(std::move(uri)), name_(std::move(name)) {}
+  PostgresDatabase(std::string uri, std::string name, std::chrono::milliseconds most_wait)
+      : uri_(std::move(uri)), name_(std::move(name)), most_wait_(most_wait) {}
 
   absl::Status Open() { return GetWriter().status(); }
 
@@ -256,7 +257,7 @@ class PostgresDatabase final : public SqlDatabase {
 
  private:
   absl::StatusOr<std::unique_ptr<PostgresConnection>> Connect(bool read_only) const {
-    auto connection = std::make_unique<PostgresConnection>(name_);
+    auto connection = std::make_unique<PostgresConnection>(name_, most_wait_);
     absl::Status opened = connection->Open(uri_, read_only);
     if (!opened.ok()) return opened;
     return connection;
@@ -265,7 +266,7 @@ class PostgresDatabase final : public SqlDatabase {
   absl::StatusOr<std::unique_ptr<PostgresConnection>> TakeReader(bool fresh) {
     {
       std::unique_lock<std::mutex> lock(mutex_);
-      if (!returned_.wait_for(lock, kMostWait, [&] { return readers_ < kMostReaders; })) {
+      if (!returned_.wait_for(lock, most_wait_, [&] { return readers_ < kMostReaders; })) {
         return absl::UnavailableError(
             absl::StrCat(name_, ": all ", kMostReaders, " connections that read are at work"));
       }
@@ -290,6 +291,7 @@ class PostgresDatabase final : public SqlDatabase {
   }
 
   const std::string uri_, name_;
+  const std::chrono::milliseconds most_wait_;
   std::unique_ptr<PostgresConnection> writer_;
   std::mutex mutex_;
   std::condition_variable returned_;
@@ -320,10 +322,11 @@ absl::StatusOr<std::string> NameOf(const std::string& uri) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<SqlDatabase>> OpenPostgres(const std::string& uri) {
+absl::StatusOr<std::unique_ptr<SqlDatabase>> OpenPostgres(const std::string& uri,
+                                                          std::chrono::milliseconds most_wait) {
   absl::StatusOr<std::string> name = NameOf(uri);
   if (!name.ok()) return name.status();
-  auto database = std::make_unique<PostgresDatabase>(uri, *std::move(name));
+  auto database = std::make_unique<PostgresDatabase>(uri, *std::move(name), most_wait);
   absl::Status opened = database->Open();
   if (!opened.ok()) return opened;
   return database;

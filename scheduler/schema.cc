@@ -48,14 +48,14 @@ const std::vector<std::vector<const char*>>& SchemaVersions() {
           "ALTER TABLE jobs ADD COLUMN next_chunk BIGINT NOT NULL DEFAULT 0",
           "UPDATE jobs SET next_chunk = committed + leased",
           // From here on a key is its tenant's: TENANT/KEY.
-          "UPDATE jobs SET idempotency_key = 'default/' || idempotency_key "
-          "WHERE idempotency_key IS NOT NULL",
+          R"(UPDATE jobs SET idempotency_key = 'default/' || idempotency_key
+             WHERE idempotency_key IS NOT NULL)",
           "DROP INDEX jobs_to_lease",
-          "CREATE INDEX jobs_to_lease ON jobs (tenant, priority DESC, state DESC, number) "
-          "WHERE finished_ms = 0 AND leased = 0 AND length > next_chunk * chunk",
+          R"(CREATE INDEX jobs_to_lease ON jobs (tenant, priority DESC, state DESC, number)
+             WHERE finished_ms = 0 AND leased = 0 AND length > next_chunk * chunk)",
           "CREATE INDEX jobs_leased ON jobs (tenant, leased) WHERE leased > 0",
-          "CREATE INDEX jobs_complete ON jobs (number) "
-          "WHERE finished_ms = 0 AND length >= 0 AND length <= committed * chunk",
+          R"(CREATE INDEX jobs_complete ON jobs (number)
+             WHERE finished_ms = 0 AND length >= 0 AND length <= committed * chunk)",
           "CREATE INDEX jobs_limited ON jobs (number) WHERE time_limit_ms > 0 AND finished_ms = 0",
           "CREATE INDEX jobs_by_tenant ON jobs (tenant, number)",
           "CREATE INDEX jobs_by_tenant_and_state ON jobs (tenant, state, number)",

@@ -59,7 +59,9 @@ absl::Status SqlDatabase::TryGroup(absl::Span<Waiting* const> group, bool& again
     } else if (alone) {
       status = one->status;
     } else {
-      if (!one->status.ok()) status = writer.Run("ROLLBACK TO SAVEPOINT work", {}).status();
+      if (!one->status.ok() && !writer.Run("ROLLBACK TO SAVEPOINT work", {}).ok()) {
+        status = one->status;  // it ended the whole transaction: a full disk, say
+      }
       if (status.ok()) status = writer.Run("RELEASE SAVEPOINT work", {}).status();
     }
   }

@@ -9,6 +9,7 @@
 // Thread safety: SqlDatabase is safe; a SqlConnection is its transaction's alone.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <memory>
@@ -72,7 +73,8 @@ class SqlDatabase {
   // error, not at all; but for Unavailable from the last step, where nobody knows. `work` returns
   // every error of a statement. It may run again from its start, and in another caller's thread.
   absl::Status Write(Work work);
-  // One statement that changes nothing, beside whoever writes.
+  // One statement that changes nothing, beside whoever writes. Not from within Write()'s work,
+  // which sees by its own connection what it wrote.
   virtual absl::StatusOr<SqlResult> Read(const char* sql, absl::Span<const SqlValue> values) = 0;
   // SQL for the database's clock, in milliseconds since 1970.
   virtual const char* clock_ms() const = 0;
@@ -108,8 +110,10 @@ std::string CleanText(absl::string_view text);
 // A file, or ":memory:".
 absl::StatusOr<std::unique_ptr<SqlDatabase>> OpenSqlite(const std::string& path);
 // postgresql://USER@HOST:PORT/DATABASE, and whatever else libpq takes in a URI. It connects again
-// by itself after the server went away.
-absl::StatusOr<std::unique_ptr<SqlDatabase>> OpenPostgres(const std::string& uri);
+// by itself after the server went away. Where no answer comes within `most_wait`, the connection is
+// given up; a server that works gives up a statement before that.
+absl::StatusOr<std::unique_ptr<SqlDatabase>> OpenPostgres(
+    const std::string& uri, std::chrono::milliseconds most_wait = std::chrono::seconds(20));
 // Either: what has "://" in it must be postgresql:// or postgres://.
 absl::StatusOr<std::unique_ptr<SqlDatabase>> OpenDatabase(const std::string& uri_or_path);
 

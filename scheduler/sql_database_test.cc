@@ -82,6 +82,7 @@ TEST_P(SqlDatabaseTest, KeepsValuesAndTellsErrorsApart) {
 
 TEST_P(SqlDatabaseTest, WhoeverWaitsGoesTogetherAndEachAloneFails) {
   std::vector<std::thread> threads;
+  threads.reserve(16);
   std::atomic<int> failed = 0;
   for (int i = 0; i < 16; ++i) {
     threads.emplace_back([&, i] {
@@ -90,7 +91,7 @@ TEST_P(SqlDatabaseTest, WhoeverWaitsGoesTogetherAndEachAloneFails) {
         const absl::Status status = database_->Write([&](SqlConnection& connection) {
           // Two statements, so that half of a transaction would be seen.
           for (const int64_t n : {number, number % 3 == 0 ? number : number + 1000}) {
-            const absl::Status status =
+            absl::Status status =
                 connection.Run("INSERT INTO things (number, name) VALUES ($1, 'n')", {n}).status();
             if (!status.ok()) return status;
           }
@@ -110,7 +111,7 @@ TEST_P(SqlDatabaseTest, WhoeverWaitsGoesTogetherAndEachAloneFails) {
 TEST_P(SqlDatabaseTest, AReaderDoesNotWaitForTheWriter) {
   const absl::Status status = database_->Write([&](SqlConnection& connection) {
     EXPECT_TRUE(connection.Run("INSERT INTO things VALUES (1, 'n')", {}).ok());
-    EXPECT_EQ(Count(*database_), 0);
+    std::thread([&] { EXPECT_EQ(Count(*database_), 0); }).join();
     return absl::OkStatus();
   });
   ASSERT_TRUE(status.ok());
@@ -126,6 +127,7 @@ TEST_P(SqlDatabaseTest, TheClockRuns) {
 
 TEST_P(SqlDatabaseTest, ServersThatStartAtOnceMakeOneSchema) {
   std::vector<std::thread> servers;
+  servers.reserve(4);
   for (int i = 0; i < 4; ++i) {
     servers.emplace_back([&] {
       auto store = JobStore::Open(*OpenDatabase(uri_.uri()));
@@ -140,8 +142,8 @@ TEST_P(SqlDatabaseTest, AnEarlierDatabaseIsUpgraded) {
   for (const char* sql :
        {"INSERT INTO files VALUES ('f', 'n', 's', 9, 1)",
         "INSERT INTO files VALUES ('e', 'n', 's', 9, 2)",
-        "INSERT INTO jobs VALUES ('a', 1, 'key', 'm', 'h', 'f', 'score', 10, 5, 6, 0, 'running', "
-        "'', 25, 1, 1, 2, 20, 40, 1, 0, 3, 4, 0)",
+        R"(INSERT INTO jobs VALUES ('a', 1, 'key', 'm', 'h', 'f', 'score', 10, 5, 6, 0, 'running',
+             '', 25, 1, 1, 2, 20, 40, 1, 0, 3, 4, 0))",
         "INSERT INTO chunks VALUES ('a', 0, 'committed', 1, 'w', 0, '', 0, 40, 'o', 'b')",
         "INSERT INTO chunks VALUES ('a', 1, 'leased', 2, 'w', 0, '', 0, 0, '', '')"}) {
     const absl::Status status = database_->Write(
@@ -168,6 +170,39 @@ TEST_P(SqlDatabaseTest, AnEarlierDatabaseIsUpgraded) {
   EXPECT_TRUE((*store)->CommitChunks({{{"a", 1, 2}, {}}}, 10)->front().ok());
   const auto next = (*store)->LeaseChunks({{"w", 1 << 30, true}}, 11);
   EXPECT_EQ(next->front()->key, (ChunkKey{"a", 2, 3}));
+}
+
+TEST(SqliteDatabase, AFullDiskRefusesAndKeepsWhatThereIs) {
+  const TestDatabase uri(DatabaseKind::kSqlite);
+  auto database = *OpenDatabase(uri.uri());
+  ASSERT_TRUE(MakeThings(*database).ok());
+  const auto limit = [&](const char* sql) {
+    return database
+        ->Write([&](SqlConnection& connection) { return connection.Run(sql, {}).status(); })
+        .ok();
+  };
+  ASSERT_TRUE(limit("PRAGMA max_page_count = 50"));
+  std::vector<std::thread> threads;
+  threads.reserve(8);
+  std::atomic<int64_t> kept = 0, refused = 0;
+  for (int i = 0; i < 8; ++i) {
+    threads.emplace_back([&, i] {
+      for (int64_t k = 0; k < 40; ++k) {
+        const absl::Status status = database->Write([&](SqlConnection& connection) {
+          return connection
+              .Run("INSERT INTO things VALUES ($1, $2)", {i * 100 + k, std::string(2000, 'x')})
+              .status();
+        });
+        EXPECT_TRUE(status.ok() || absl::IsUnavailable(status)) << status;
+        ++(status.ok() ? kept : refused);
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_GT(refused, 0);
+  EXPECT_EQ(Count(*database), kept);
+  ASSERT_TRUE(limit("PRAGMA max_page_count = 1000000"));
+  EXPECT_TRUE(Add(*database, 1000).ok());
 }
 
 TEST(OpenDatabase, RefusesWhatIsNone) {
@@ -217,7 +252,7 @@ TEST(PostgresDatabase, AFrozenWriterIsPutAside) {
   if (child == 0) {
     auto own = OpenDatabase(uri);
     const absl::Status status = (*own)->Write([](SqlConnection& connection) {
-      const absl::Status added = connection.Run("INSERT INTO things VALUES (1, 'n')", {}).status();
+      absl::Status added = connection.Run("INSERT INTO things VALUES (1, 'n')", {}).status();
       raise(SIGSTOP);
       return added;
     });
@@ -232,6 +267,30 @@ TEST(PostgresDatabase, AFrozenWriterIsPutAside) {
   waitpid(child, &status, 0);
   EXPECT_EQ(WEXITSTATUS(status), 0);
   EXPECT_EQ(Count(*database), 1);
+}
+
+// The server's processes of this client's connections are stopped: no answer ever comes.
+TEST(PostgresDatabase, ASilentServerIsGivenUp) {
+  PostgresServer* server = SharedPostgres();
+  if (server == nullptr) return;
+  auto database = *OpenPostgres(*server->NewDatabase(), std::chrono::seconds(2));
+  ASSERT_TRUE(MakeThings(*database).ok());
+  const char* sql = "SELECT pg_backend_pid()";
+  const pid_t reader = static_cast<pid_t>(RowReader(database->Read(sql, {})->rows[0]).Number());
+  kill(reader, SIGSTOP);
+  EXPECT_EQ(Count(*database), 0);  // by another connection
+  pid_t writer = 0;
+  const absl::Status silent = database->Write([&](SqlConnection& connection) {
+    const auto row = connection.Run(sql, {});
+    if (!row.ok()) return row.status();
+    writer = static_cast<pid_t>(RowReader(row->rows[0]).Number());
+    kill(writer, SIGSTOP);
+    return connection.Run("INSERT INTO things VALUES (1, 'n')", {}).status();
+  });
+  // Twice, since the second connection is stopped too; the locks of the first stay while it is.
+  EXPECT_TRUE(absl::IsUnavailable(silent)) << silent;
+  kill(reader, SIGCONT);
+  kill(writer, SIGCONT);
 }
 
 }  // namespace

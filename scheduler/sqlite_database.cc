@@ -91,14 +91,16 @@ class SqliteConnection final : public SqlWriter {
 
   absl::Status Error(const char* what) const {
     const std::string message = absl::StrCat(path_, ": ", sqlite3_errmsg(db_), " (", what, ")");
-    switch (sqlite3_extended_errcode(db_)) {
-      case SQLITE_CONSTRAINT_PRIMARYKEY:
-      case SQLITE_CONSTRAINT_UNIQUE:
-        return absl::AlreadyExistsError(message);
+    const int code = sqlite3_extended_errcode(db_);
+    if (code == SQLITE_CONSTRAINT_PRIMARYKEY || code == SQLITE_CONSTRAINT_UNIQUE) {
+      return absl::AlreadyExistsError(message);
+    }
+    switch (code & 0xff) {
       case SQLITE_BUSY:
       case SQLITE_FULL:
       case SQLITE_IOERR:
-      case SQLITE_IOERR_WRITE:
+      case SQLITE_CANTOPEN:
+      case SQLITE_READONLY:
         return absl::UnavailableError(message);
       default:
         return absl::InternalError(message);

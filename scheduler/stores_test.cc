@@ -63,6 +63,7 @@ TEST_P(StoresTest, AJobKeepsWhatItWasMadeWith) {
   job.time_limit_ms = 7;
   job.start_boundary = "sessions/s/3";
   job.start_position = 12345678901;
+  job.trace = true;
   ASSERT_TRUE(store_->Create(job, 1).ok());
   const auto kept = store_->Get("a");
   ASSERT_TRUE(kept.ok()) << kept.status();
@@ -72,6 +73,7 @@ TEST_P(StoresTest, AJobKeepsWhatItWasMadeWith) {
   EXPECT_EQ(kept->time_limit_ms, 7);
   EXPECT_EQ(kept->start_boundary, "sessions/s/3");
   EXPECT_EQ(kept->start_position, 12345678901);
+  EXPECT_TRUE(kept->trace);
   EXPECT_TRUE(store_->GetTenant("lab").ok());
   job.priority = 101;
   EXPECT_EQ(store_->Create(job, 1).status().message(), "priority 101: must be from -100 to 100");
@@ -102,6 +104,24 @@ TEST_P(StoresTest, ListsByAnyFilter) {
   EXPECT_THAT(Ids({{}, "y", "", {}}), ElementsAre("c", "b"));
   EXPECT_THAT(Ids({JobState::kQueued, "y", "n", Task::kEmbed}), ElementsAre("b"));
   EXPECT_THAT(Ids({{}, "x", "n", {}}), ElementsAre());
+}
+
+TEST_P(StoresTest, TheQueueIsCounted) {
+  EXPECT_EQ(store_->Queue()->jobs_queued, 0);
+  ASSERT_TRUE(store_->Create(SomeJob("unplanned"), 1).ok());
+  Add(SomeJob("a"), 5);
+  ASSERT_TRUE(store_->Create(SomeJob("b"), 1).ok());
+  ASSERT_TRUE(store_->SetPlan("b", {15, 1}, 2).ok());
+  const auto leases = store_->LeaseChunks({{"v", kMost, true}, {"w", kMost, false}}, 9);
+  ASSERT_TRUE(store_->CommitChunks({{leases->at(0)->key, {}}}, 10)->front().ok());
+  const auto queue = store_->Queue();
+  ASSERT_TRUE(queue.ok()) << queue.status();
+  EXPECT_EQ(queue->jobs_queued, 1);
+  EXPECT_EQ(queue->jobs_running, 2);
+  EXPECT_EQ(queue->tokens, 40 + 15);
+  EXPECT_EQ(queue->chunks_waiting, 4 + 1);
+  EXPECT_EQ(queue->chunks_leased, 1);
+  EXPECT_EQ(queue->chunks_committed, 1);
 }
 
 TEST_P(StoresTest, EventsAreReadFromWhereOneStopped) {

@@ -1,6 +1,8 @@
 // Requests to one S3 bucket: signed, with limits of time and size, and attempted again where that
 // may help: after a lost connection, 429, and 5xx. Connections are kept and used again.
 //
+// REQUIRES: the process ignores SIGPIPE (services/signals.h): TLS over a lost connection raises it.
+//
 // Thread safety: safe; each call blocks its caller. Errors say object, method, HTTP status and S3's
 // own code:
 //   NotFound           404

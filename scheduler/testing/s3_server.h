@@ -82,7 +82,7 @@ class FaultProxy {
   std::atomic<bool> stopping_ = false;
   std::mutex mutex_;
   std::deque<Fault> faults_;
-  std::set<int> open_;  // sockets, to be shut down at the end
+  std::set<int> open_;                    // sockets, to be shut down at the end
   std::vector<std::thread> connections_;  // of accepting_ alone, while that runs
   std::thread accepting_;
 };

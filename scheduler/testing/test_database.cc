@@ -45,6 +45,7 @@ std::string FindPrograms() {
 // `log`. It ends when this process does.
 pid_t Spawn(const std::vector<std::string>& command, const std::string& log) {
   std::vector<char*> arguments;
+  arguments.reserve(command.size() + 1);
   for (const std::string& argument : command) {
     arguments.push_back(const_cast<char*>(argument.c_str()));
   }
@@ -147,10 +148,10 @@ void PostgresServer::End(int signal) {
 PostgresServer* SharedPostgres() {
   static const auto* server =
       new absl::StatusOr<std::unique_ptr<PostgresServer>>(PostgresServer::Start());
-  static const int at_exit = std::atexit([] {
+  static const int kAtExit = std::atexit([] {
     if (server->ok()) delete const_cast<std::unique_ptr<PostgresServer>&>(**server).release();
   });
-  (void)at_exit;
+  (void)kAtExit;
   if (server->ok()) return (*server)->get();
   const char* required = getenv("LONGWAVE_TEST_POSTGRES");
   const bool must = required != nullptr && std::string(required) == "required";

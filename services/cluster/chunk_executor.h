@@ -37,6 +37,7 @@ class ChunkExecutor final : public ChunkPipeline {
   absl::Status TakeValues(ChunkWork& work) override;
   absl::StatusOr<Done> Store(ChunkWork& work) override;
   absl::Status Fill(const ChunkWork& work, const std::string& object, StateStream& stream) override;
+  void Discard(const ChunkKey& key) override { RemoveChunk(key, *objects_); }
   bool IsFinal(const absl::Status& status) const override;
 
   absl::Status Prepare(Work& work);  // model_, runner_ and flow_

@@ -23,6 +23,12 @@ int64_t NowUs() {
 
 }  // namespace
 
+void RemoveChunk(const ChunkKey& key, ObjectStore& objects) {
+  for (auto* name : {OutputName, BoundaryName, TraceName}) {
+    objects.Delete(name(key.job, key.epoch, key.chunk)).IgnoreError();
+  }
+}
+
 void ChunkPipeline::Start() {
   threads_.emplace_back([this] { ComputeLoop(); });
   threads_.emplace_back([this] { StoreLoop(); });
@@ -69,6 +75,12 @@ void ChunkPipeline::Drop(const ChunkKey& key) {
   WorkPtr dropped;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
+    if (std::erase(stored_, key) > 0) {
+      discard_.push_back(key);
+      changed_.notify_all();
+      if (exchange_ != nullptr) exchange_->Forget(StreamName(key));
+      return;
+    }
     for (const WorkPtr& work : all_) {
       if (work->key() == key) dropped = work;
     }
@@ -81,6 +93,10 @@ void ChunkPipeline::Drop(const ChunkKey& key) {
 }
 
 void ChunkPipeline::Committed(const ChunkKey& key) {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    std::erase(stored_, key);
+  }
   if (exchange_ == nullptr) return;
   std::vector<std::string> old;
   {
@@ -222,6 +238,11 @@ void ChunkPipeline::StoreLoop() {
         absl::StatusOr<Done> done = Store(*work);
         if (!done.ok()) return done.status();
         done->busy_us = busy_us;
+        {
+          const std::lock_guard<std::mutex> lock(mutex_);
+          (work->dropped ? discard_ : stored_).push_back(work->key());
+        }
+        changed_.notify_all();
         if (!work->dropped) finished_({*std::move(done), absl::OkStatus()});
         return absl::OkStatus();
       });
@@ -231,7 +252,8 @@ void ChunkPipeline::StoreLoop() {
   }
 }
 
-// Links that have not brought all, though it is in the object store.
+// Links that have not brought all, though it is in the object store; and what is to be removed from
+// there.
 void ChunkPipeline::FillLoop() {
   std::unique_lock<std::mutex> lock(mutex_);
   while (!stop_) {
@@ -245,7 +267,10 @@ void ChunkPipeline::FillLoop() {
       work->boundary_ms = now_ms;  // tried again after as long
       late.push_back(work);
     }
+    std::vector<ChunkKey> discard;
+    discard.swap(discard_);
     lock.unlock();
+    for (const ChunkKey& key : discard) Discard(key);
     for (const WorkPtr& work : late) {
       const absl::Status filled =
           Guarded([&] { return Fill(*work, work->boundary, *work->before); });

@@ -23,6 +23,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "scheduler/object_store.h"
 #include "scheduler/protocol/messages.h"
 #include "worker/links/exchange.h"
 
@@ -51,6 +52,9 @@ struct ChunkWork {
   int64_t began_us = 0;
 };
 
+// The objects of a chunk that will not be committed. What fails here is only left over.
+void RemoveChunk(const ChunkKey& key, ObjectStore& objects);
+
 class ChunkPipeline {
  public:
   struct Finished {
@@ -67,7 +71,8 @@ class ChunkPipeline {
   void Add(const Assign& assign);
   // The chunk before `key` is committed: a link that has not brought all is no longer waited for.
   void BoundaryReady(const ChunkKey& key, const std::string& object);
-  // Nobody wants the chunk any more: computed no further, and not reported.
+  // Nobody wants the chunk any more: computed no further, not reported, and what was stored of it
+  // is removed.
   void Drop(const ChunkKey& key);
   // Its boundary is in the object store for all to find.
   void Committed(const ChunkKey& key);
@@ -90,6 +95,8 @@ class ChunkPipeline {
   // Puts the tensors of a boundary object into the stream.
   virtual absl::Status Fill(const ChunkWork& work, const std::string& object,
                             StateStream& stream) = 0;
+  // Removes what Store() wrote.
+  virtual void Discard(const ChunkKey& key) = 0;
   // Whether another worker would fail in the same way.
   virtual bool IsFinal(const absl::Status& status) const = 0;
 
@@ -119,6 +126,8 @@ class ChunkPipeline {
   std::deque<WorkPtr> queued_;
   std::deque<WorkPtr> computed_;       // the first is being stored
   std::vector<WorkPtr> all_;           // queued, in work, computed
+  std::vector<ChunkKey> stored_;       // reported as done, and not settled
+  std::vector<ChunkKey> discard_;      // for the thread of FillLoop()
   int64_t untaken_ = 0;                // chunks computed whose values are not taken
   std::deque<std::string> committed_;  // streams that may still be wanted, oldest first
   int64_t values_us_ = 0;              // when values were taken last

@@ -1,5 +1,5 @@
-// Any bytes as an answer of S3: refused in one line, or a tree of limited depth whose text holds when
-// it is written and read again.
+// Any bytes as an answer of S3: refused in one line, or a tree of limited depth whose text holds
+// when it is written and read again.
 #include <string>
 
 #include "absl/strings/str_cat.h"
