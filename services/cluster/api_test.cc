@@ -42,7 +42,7 @@ class ApiTest : public testing::Test {
   void Open(Authenticator::Options auth) {
     ApiHooks hooks;
     hooks.workers = [] {
-      return std::vector<WorkerInfo>{{"w1", "cpu", "busy", 5, 100.0, {{"j", 2, 3}}}};
+      return std::vector<WorkerInfo>{{"w1", "cpu", 2, {{"j", 2, 3}}, 5, 1000, 100.0}};
     };
     hooks.metrics = [] { return "longwave_up 1\n"; };
     hooks.observe = [this](absl::string_view route, int status, double seconds) {
@@ -240,7 +240,7 @@ TEST_F(ApiTest, ARevokedOrExpiredTokenIsRefused) {
   EXPECT_EQ(Ask("DELETE", "/v1/tokens/" + id, "", admin).status, 404);
 
   const std::string old = NewToken();
-  ASSERT_TRUE(tokens_->Add({"old", HexSha256(old), "default", "user", "ann", 1, 2, 0}).ok());
+  ASSERT_TRUE(tokens_->Create({"old", HexSha256(old), "default", "ann", Role::kUser, 1, 2, 0}).ok());
   EXPECT_TRUE(absl::StrContains(Detail(Ask("GET", "/v1/jobs", "", old), 401), "has expired"));
 }
 
