@@ -1,6 +1,7 @@
 #include "formats/atomic_file.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -46,14 +47,72 @@ absl::StatusOr<std::unique_ptr<AtomicFile>> AtomicFile::Create(const std::string
     if (file->fd_ < 0) return file->Fail(errno);
     return file;
   }
-  if (lstat(path.c_str(), &info) == 0 && S_ISLNK(info.st_mode)) {
-    char resolved[PATH_MAX];
-    if (realpath(path.c_str(), resolved) == nullptr) return file->Fail(errno);
-    file->target_ = resolved;
-  }
-  absl::Status opened = file->OpenTemporary();
+  absl::Status opened = file->SetTarget();
+  if (opened.ok()) opened = file->OpenTemporary();
   if (!opened.ok()) return opened;
   return file;
+}
+
+absl::Status AtomicFile::SetTarget() {
+  struct stat info;
+  if (lstat(path_.c_str(), &info) != 0 || !S_ISLNK(info.st_mode)) return absl::OkStatus();
+  char resolved[PATH_MAX];
+  if (realpath(path_.c_str(), resolved) == nullptr) return Fail(errno);
+  target_ = resolved;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<AtomicFile>> AtomicFile::CreateKept(const std::string& path) {
+  std::unique_ptr<AtomicFile> file(new AtomicFile);
+  file->path_ = file->target_ = path;
+  struct stat info;
+  if (path.empty() || (stat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode))) {
+    return absl::UnavailableError(absl::StrCat(path, ": is not a regular file"));
+  }
+  absl::Status opened = file->SetTarget();
+  if (opened.ok()) opened = file->OpenKept();
+  if (!opened.ok()) return absl::UnavailableError(opened.message());
+  return file;
+}
+
+absl::Status AtomicFile::OpenKept() {
+  temporary_ = target_ + ".partial";
+  for (int i = 0; i < kTemporaryNames; ++i) {
+    fd_ = open(temporary_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
+    const bool created = fd_ >= 0;
+    if (!created && errno == EEXIST) {
+      fd_ = open(temporary_.c_str(), O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+      if (fd_ < 0 && errno == ENOENT) continue;  // it got its final name in between
+    }
+    keep_ = true;  // another's, unless it is ours
+    struct stat mine, there;
+    if (fd_ < 0 || fstat(fd_, &mine) != 0) return Fail(errno);
+    if (!S_ISREG(mine.st_mode)) return Fail(EEXIST);
+    if (flock(fd_, LOCK_EX | LOCK_NB) != 0) {
+      const int error = errno;
+      keep_ = !created || error == EWOULDBLOCK;
+      return Fail(error);
+    }
+    // Another process may have given the file its final name while this one came to the lock.
+    if (stat(temporary_.c_str(), &there) == 0 && there.st_ino == mine.st_ino &&
+        there.st_dev == mine.st_dev) {
+      keep_ = !created;
+      return absl::OkStatus();
+    }
+    close(fd_);
+    fd_ = -1;
+  }
+  return Fail(EBUSY);
+}
+
+absl::Status AtomicFile::Restart(int64_t size) {
+  if (!status_.ok()) return status_;
+  assert(!temporary_.empty() && fd_ >= 0);
+  keep_ = false;
+  buffer_.clear();
+  if (ftruncate(fd_, size) != 0 || lseek(fd_, size, SEEK_SET) != size) return Fail(errno);
+  size_ = size;
+  return absl::OkStatus();
 }
 
 absl::Status AtomicFile::OpenTemporary() {
@@ -73,10 +132,11 @@ absl::Status AtomicFile::OpenTemporary() {
 AtomicFile::~AtomicFile() { Discard(); }
 
 void AtomicFile::Discard() {
+  // First the name, then the lock that goes with the file.
+  if (!temporary_.empty() && !keep_) unlink(temporary_.c_str());
+  temporary_.clear();
   if (fd_ >= 0) close(fd_);
   fd_ = -1;
-  if (!temporary_.empty()) unlink(temporary_.c_str());
-  temporary_.clear();
 }
 
 absl::Status AtomicFile::Fail(int error) {
@@ -99,6 +159,7 @@ absl::Status AtomicFile::WriteFully(const uint8_t* bytes, size_t size) {
 }
 
 absl::Status AtomicFile::Flush() {
+  if (!status_.ok()) return status_;
   absl::Status wrote = WriteFully(reinterpret_cast<const uint8_t*>(buffer_.data()), buffer_.size());
   buffer_.clear();
   return wrote;
@@ -144,16 +205,17 @@ absl::Status AtomicFile::Commit(const std::string& final_path) {
   if (!flushed.ok()) return flushed;
   const bool direct = temporary_.empty();
   if (!direct && fsync(fd_) != 0) return Fail(errno);
-  const int fd = fd_;
-  fd_ = -1;
-  if (close(fd) != 0 && errno != EINTR) return Fail(errno);
-  if (direct) return absl::OkStatus();
   const std::string& target = final_path.empty() ? target_ : final_path;
-  if (rename(temporary_.c_str(), target.c_str()) != 0) {
+  if (!direct && rename(temporary_.c_str(), target.c_str()) != 0) {
     if (!final_path.empty()) path_ = final_path;  // the name the message is about
     return Fail(errno);
   }
   temporary_.clear();
+  // Only now: with the file goes its lock.
+  const int fd = fd_;
+  fd_ = -1;
+  if (close(fd) != 0 && errno != EINTR) return Fail(errno);
+  if (direct) return absl::OkStatus();
   SyncFolder(FolderOf(target));
   return absl::OkStatus();
 }

@@ -2,6 +2,9 @@
 // (PATH.PID.partial), flushed, then renamed. A path that is not a regular file (a pipe, /dev/full)
 // is written directly. A path that is a symbolic link has its target replaced, not the link.
 //
+// A file that is *kept* stands under PATH.partial, which one process has at a time, and may be left
+// there for a later process to go on with.
+//
 // Thread safety: none. Errors: absl::Status with the path and the system's message; the first one
 // stays: every later call returns it, and Commit() leaves nothing behind.
 #pragma once
@@ -20,7 +23,14 @@ class AtomicFile {
  public:
   // Checks at once that the folder exists and can be written to.
   static absl::StatusOr<std::unique_ptr<AtomicFile>> Create(const std::string& path);
-  ~AtomicFile();  // removes the temporary file unless committed
+  // The file under PATH.partial, whatever it holds; unchanged, and left, until Restart().
+  // Unavailable where another process has it, or where there cannot be one (PATH is a pipe, or the
+  // file system has no locks).
+  static absl::StatusOr<std::unique_ptr<AtomicFile>> CreateKept(const std::string& path);
+  // REQUIRES: of CreateKept(). Its first `size` bytes count, what is appended follows them.
+  absl::Status Restart(int64_t size);
+  void Keep() { keep_ = true; }  // from now on the end of this object leaves the file
+  ~AtomicFile();                 // removes the temporary file unless committed
   AtomicFile(const AtomicFile&) = delete;
   AtomicFile& operator=(const AtomicFile&) = delete;
 
@@ -32,6 +42,8 @@ class AtomicFile {
   // Flush, fsync, close, rename to `final_path` (empty: the path of Create; else the same folder).
   absl::Status Commit(const std::string& final_path = "");
   int64_t size() const { return size_; }
+  absl::Status Flush();  // what was appended is the file system's, if not the disk's
+  const std::string& temporary() const { return temporary_; }  // where it stands until Commit()
   // False for a pipe or a device: WriteAt works while all is still in the buffer.
   bool seekable() const { return !temporary_.empty(); }
   static constexpr int64_t kBufferSize = 1 << 20;
@@ -39,8 +51,9 @@ class AtomicFile {
 
  private:
   AtomicFile() = default;
+  absl::Status SetTarget();
   absl::Status OpenTemporary();
-  absl::Status Flush();
+  absl::Status OpenKept();
   absl::Status WriteFully(const uint8_t* bytes, size_t size);
   absl::Status Fail(int error);  // makes status_ of it
   void Discard();
@@ -49,6 +62,7 @@ class AtomicFile {
   std::string target_;     // path_ with a link resolved: what is replaced
   std::string temporary_;  // empty where path_ is written directly
   int fd_ = -1;
+  bool keep_ = false;  // by the destructor
   std::string buffer_;
   int64_t size_ = 0;
   absl::Status status_;

@@ -6,7 +6,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <thread>
+#include <vector>
 
 #include "formats/format_test_util.h"
 
@@ -159,6 +161,79 @@ TEST(AtomicFile, FileSizeLimitLeavesNothing) {
   signal(SIGXFSZ, SIG_DFL);
   EXPECT_EQ(MessageOf(wrote), (folder / "out") + ": File too large");
   EXPECT_THAT(folder.Files(), IsEmpty());
+}
+
+TEST(AtomicFile, AKeptFileIsLeftForALaterOne) {
+  ScratchFolder folder;
+  {
+    auto file = AtomicFile::CreateKept(folder / "out");
+    ASSERT_TRUE(file.ok()) << file.status();
+    EXPECT_TRUE(absl::IsUnavailable(AtomicFile::CreateKept(folder / "out").status()));
+    ASSERT_TRUE((*file)->Restart(0).ok());
+    ASSERT_TRUE((*file)->Append(Bytes("abcdef")).ok());
+    ASSERT_TRUE((*file)->Flush().ok());
+    (*file)->Keep();
+  }
+  EXPECT_THAT(folder.Files(), ElementsAre("out.partial"));
+  { EXPECT_TRUE(AtomicFile::CreateKept(folder / "out").ok()); }  // looked at, no more
+  EXPECT_EQ(ReadFile(folder / "out.partial"), "abcdef");
+  auto file = AtomicFile::CreateKept(folder / "out");
+  ASSERT_TRUE(file.ok()) << file.status();
+  ASSERT_TRUE((*file)->Restart(3).ok());
+  EXPECT_EQ((*file)->size(), 3);
+  ASSERT_TRUE((*file)->Append(Bytes("xyz")).ok());
+  ASSERT_TRUE((*file)->WriteAt(2, Bytes("C")).ok());
+  ASSERT_TRUE((*file)->Commit().ok());
+  EXPECT_EQ(ReadFile(folder / "out"), "abCxyz");
+  EXPECT_THAT(folder.Files(), ElementsAre("out"));
+}
+
+TEST(AtomicFile, AKeptFileThatFailsLeavesNothing) {
+  ScratchFolder folder;
+  { EXPECT_TRUE(AtomicFile::CreateKept(folder / "out").ok()); }
+  EXPECT_THAT(folder.Files(), IsEmpty());
+  {
+    auto file = AtomicFile::CreateKept(folder / "out");
+    ASSERT_TRUE(file.ok() && (*file)->Restart(0).ok());
+  }
+  EXPECT_THAT(folder.Files(), IsEmpty());
+}
+
+TEST(AtomicFile, WhatCannotBeKept) {
+  ScratchFolder folder;
+  ASSERT_EQ(mkfifo((folder / "pipe").c_str(), 0600), 0);
+  ASSERT_EQ(mkfifo((folder / "out.partial").c_str(), 0600), 0);
+  ASSERT_EQ(symlink((folder / "target").c_str(), (folder / "link.partial").c_str()), 0);
+  for (const char* name : {"pipe", "out", "link", "nowhere/out", ""}) {
+    EXPECT_TRUE(absl::IsUnavailable(AtomicFile::CreateKept(folder / name).status())) << name;
+  }
+  EXPECT_THAT(folder.Files(), UnorderedElementsAre("pipe", "out.partial", "link.partial"));
+}
+
+// Each takes the file up, or finds it taken, and gives it its final name: no byte of another's.
+TEST(AtomicFile, KeptFilesOfManyThreads) {
+  ScratchFolder folder;
+  std::vector<std::thread> threads;
+  std::atomic<int> committed = 0;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&, t] {
+      const std::string content(1000, static_cast<char>('a' + t));
+      for (int round = 0; round < 200; ++round) {
+        auto file = AtomicFile::CreateKept(folder / "out");
+        if (!file.ok()) continue;
+        ASSERT_TRUE((*file)->Restart(0).ok());
+        ASSERT_TRUE((*file)->Append({reinterpret_cast<const uint8_t*>(content.data()), 500}).ok());
+        ASSERT_TRUE((*file)->Flush().ok());
+        ASSERT_TRUE((*file)->Append({reinterpret_cast<const uint8_t*>(content.data()), 500}).ok());
+        ASSERT_TRUE((*file)->Commit().ok());
+        ++committed;
+        const std::string got = ReadFile(folder / "out");
+        ASSERT_EQ(got, std::string(1000, got.at(0)));
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_GT(committed, 0);
 }
 
 TEST(AtomicFile, PipeTakesWhatItIsGiven) {

@@ -123,6 +123,18 @@ absl::StatusOr<std::unique_ptr<NpyWriter>> NpyWriter::Create(const std::string& 
   return std::unique_ptr<NpyWriter>(new NpyWriter(*std::move(file), type));
 }
 
+absl::StatusOr<std::unique_ptr<NpyWriter>> NpyWriter::InKept(std::unique_ptr<AtomicFile> file,
+                                                             NpyType type, int64_t elements) {
+  absl::Status status =
+      file->Restart(elements == 0 ? 0 : kWrittenNpyHeader + elements * ByteSize(type));
+  const std::vector<uint8_t> room(kWrittenNpyHeader);
+  if (status.ok() && elements == 0) status = file->Append(room);
+  if (!status.ok()) return status;
+  std::unique_ptr<NpyWriter> writer(new NpyWriter(std::move(file), type));
+  writer->elements_ = elements;
+  return writer;
+}
+
 absl::Status NpyWriter::CheckPipe(size_t bytes) const {
   if (file_->seekable() || file_->size() + static_cast<int64_t>(bytes) <= AtomicFile::kBufferSize) {
     return absl::OkStatus();

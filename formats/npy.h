@@ -76,12 +76,16 @@ class NpyWriter {
  public:
   // `path`: the name the array will have unless Commit() gives another in the same folder.
   static absl::StatusOr<std::unique_ptr<NpyWriter>> Create(const std::string& path, NpyType type);
+  // In a kept file, after the `elements` that it holds already.
+  static absl::StatusOr<std::unique_ptr<NpyWriter>> InKept(std::unique_ptr<AtomicFile> file,
+                                                           NpyType type, int64_t elements);
   absl::Status Append(absl::Span<const float> values);    // REQUIRES: kFloat32
   absl::Status Append(absl::Span<const int32_t> values);  // REQUIRES: kInt32
   // Writes the header, flushes to the disk and renames. The product of `shape` must be the number
   // of elements appended. final_path empty: the path of Create().
   absl::Status Commit(const std::vector<int64_t>& shape, const std::string& final_path = "");
   int64_t elements() const { return elements_; }
+  AtomicFile& file() { return *file_; }
 
  private:
   NpyWriter(std::unique_ptr<AtomicFile> file, NpyType type);

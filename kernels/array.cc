@@ -22,6 +22,12 @@ absl::Status CopyOut(void* host, const void* from, int64_t bytes, Stream& stream
   return status.ok() ? stream.queue().Synchronize() : status;
 }
 
+absl::Status Copy(void* to, const void* from, int64_t bytes, Stream& stream) {
+  if (stream.device().is_gpu()) return stream.queue().CopyOnDevice(to, from, bytes);
+  std::memcpy(to, from, static_cast<size_t>(bytes));
+  return absl::OkStatus();
+}
+
 absl::Status FillZeros(const Array& array, Stream& stream) {
   if (array.bytes() == 0) return absl::OkStatus();
   if (stream.device().is_gpu()) return stream.queue().Fill(array.data(), 0, array.bytes());

@@ -45,6 +45,7 @@ class Array {
 absl::Status CopyIn(void* to, const void* host, int64_t bytes, Stream& stream);
 absl::Status CopyOut(void* host, const void* from, int64_t bytes, Stream& stream);
 // Queued on a GPU.
+absl::Status Copy(void* to, const void* from, int64_t bytes, Stream& stream);
 absl::Status FillZeros(const Array& array, Stream& stream);
 
 }  // namespace longwave

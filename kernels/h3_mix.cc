@@ -5,6 +5,7 @@
 #include "kernels/h3_mix_cpu.h"
 #include "kernels/ssm_conv_cuda.h"
 #include "kernels/ssm_conv_filter.h"
+#include "kernels/ssm_step_cuda.h"
 #include "kernels/ssm_tile.h"
 
 namespace longwave {
@@ -37,6 +38,9 @@ absl::StatusOr<H3MixPlan> PlanH3Mix(const H3MixDesc& desc, Device device) {
     absl::StatusOr<SsmConvPlan> same = PlanSsmConv(ssm, device);
     if (!same.ok()) return same.status();
     plan.evaluation = same->evaluation;
+    // Where the kernel with the shift on tensor cores runs, not the general one or steps.
+    plan.keeps_kv = plan.evaluation == SsmEvaluation::kDualForm && desc.head_dim == 1 &&
+                    desc.pairs <= 32 && desc.shift_taps <= 64;
     if (desc.head_dim == 1) {
       plan.segments = same->segments;
       plan.segment_length = same->segment_length;
@@ -48,8 +52,17 @@ absl::StatusOr<H3MixPlan> PlanH3Mix(const H3MixDesc& desc, Device device) {
     plan.evaluation = desc.length < kSsmBlock ? SsmEvaluation::kStep : SsmEvaluation::kDualForm;
   }
   plan.scratch_floats = H3MixScratchFloats(desc);
+  plan.keeps_kv = desc.head_dim == 1;
   return plan;
 }
+
+namespace {
+
+absl::Status WithBiases(const H3MixDesc& desc) {
+  return absl::UnimplementedError(absl::StrCat(desc.ToString(), " with biases on cpu"));
+}
+
+}  // namespace
 
 absl::Status RunH3Mix(const H3MixPlan& plan, const SsmFilter& filter, const H3MixArgs& args,
                       Stream& stream) {
@@ -60,17 +73,35 @@ absl::Status RunH3Mix(const H3MixPlan& plan, const SsmFilter& filter, const H3Mi
                                                    filter.filters(), " filters of ", filter.pairs(),
                                                    " pairs"));
   }
+  if (args.kv != nullptr && (!plan.keeps_kv || (args.y != nullptr && args.halo_out != nullptr))) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(desc.ToString(), ": kv ",
+                     plan.keeps_kv ? "and y given, and halo_out, which is not known then"
+                                   : "given to a plan that does not keep it"));
+  }
   switch (stream.device().kind) {
     case Device::Kind::kCpu:
-      if (args.bias != nullptr || args.y == nullptr) {
-        return absl::UnimplementedError(absl::StrCat(
-            desc.ToString(), args.y == nullptr ? " without y" : " with biases", " on cpu"));
-      }
+      if (args.bias != nullptr) return WithBiases(desc);
       return RunH3MixCpu(plan, filter, args, stream);
     case Device::Kind::kCuda:
       LONGWAVE_RETURN_IF_ERROR(
           SsmFilterAccess::CheckDevice(filter, stream.device(), desc.dtype, desc.ToString()));
       return RunH3MixCuda(plan, *SsmFilterAccess::device(filter), args, stream);
+  }
+  return absl::UnimplementedError(
+      absl::StrCat(desc.ToString(), " on ", stream.device().ToString()));
+}
+
+absl::Status RunH3Halo(const H3MixDesc& desc, const H3MixArgs& args, Stream& stream) {
+  LONGWAVE_RETURN_IF_ERROR(desc.Validate());
+  switch (stream.device().kind) {
+    case Device::Kind::kCpu:
+      LONGWAVE_RETURN_IF_ERROR(CheckFloat32("H3Mix", "dtype", desc.dtype));
+      if (args.bias != nullptr) return WithBiases(desc);
+      WriteHaloCpu(desc, args);
+      return absl::OkStatus();
+    case Device::Kind::kCuda:
+      return WriteHalo(desc, args, stream);
   }
   return absl::UnimplementedError(
       absl::StrCat(desc.ToString(), " on ", stream.device().ToString()));

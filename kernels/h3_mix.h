@@ -38,6 +38,7 @@ struct H3MixPlan {
   int64_t scratch_floats;  // for each thread of a CPU
   int64_t segments = 1;    // as SsmConvPlan's
   int64_t segment_length = 0;
+  bool keeps_kv = false;  // H3MixArgs::kv may be given
 };
 
 absl::StatusOr<H3MixPlan> PlanH3Mix(const H3MixDesc& desc, Device device);
@@ -46,11 +47,15 @@ struct H3MixArgs {
   const void* q = nullptr;  // (batch, width, length) of desc.dtype, strides as in SsmConvArgs
   const void* k = nullptr;
   const void* v = nullptr;
-  // (batch, width, length); may be q where head_dim is 1, else overlaps nothing. Null, on a GPU
-  // only: the state-only pass.
+  // (batch, width, length); may be q where head_dim is 1, else overlaps nothing. Null: the
+  // state-only pass, which does not read q.
   void* y = nullptr;
   int64_t batch_stride = 0;
   int64_t channel_stride = 0;
+  // What the SSM's input is, shift(k) v, (batch, width, length) of desc.dtype: written by the
+  // state-only pass, and what a pass with y that is given it reads in place of k, v and halo_in.
+  // May be v, overlaps nothing else. Null: none; needs plan.keeps_kv.
+  void* kv = nullptr;
   const float* shift_taps = nullptr;  // (width, shift_taps), the skip included
   const float* halo_in = nullptr;     // (batch, width, shift_taps - 1) of k; null: zeros
   float* halo_out = nullptr;          // may be halo_in
@@ -62,7 +67,13 @@ struct H3MixArgs {
   const float* bias = nullptr;
 };
 
+// REQUIRES: `filter` as RunSsmConv's, with desc.heads filters.
 absl::Status RunH3Mix(const H3MixPlan& plan, const SsmFilter& filter, const H3MixArgs& args,
                       Stream& stream);
+
+// The halo alone, which is known as soon as k is: halo_out, of the last shift_taps - 1 tokens of k,
+// with its bias; a shorter chunk takes those before it from halo_in. Only k, the strides, halo_in,
+// halo_out and bias are read of `args`.
+absl::Status RunH3Halo(const H3MixDesc& desc, const H3MixArgs& args, Stream& stream);
 
 }  // namespace longwave

@@ -4,6 +4,7 @@
 #include "kernels/h3_mix_cpu.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "kernels/elementwise.h"
 #include "kernels/shift_tile.h"
@@ -58,6 +59,7 @@ void RunHead(const H3MixPlan& plan, const SsmTileFilter& filter, const H3MixArgs
   const int64_t first = head * hd;                              // the head's channels of q, k, v
   const int64_t state = (batch * desc.heads + head) * hd * hd;  // its states
   const bool dual = plan.evaluation == SsmEvaluation::kDualForm;
+  const bool known = args.kv != nullptr && args.y != nullptr;  // kv is there, nothing is shifted
   const auto at = [&](const void* p, int64_t channel) {
     return static_cast<const float*>(p) + batch * args.batch_stride + channel * args.channel_stride;
   };
@@ -69,7 +71,7 @@ void RunHead(const H3MixPlan& plan, const SsmTileFilter& filter, const H3MixArgs
     PadState(args.state_in == nullptr ? nullptr : args.state_in + (state + i) * 2 * desc.pairs,
              desc.pairs, P, s.states + i * 2 * P);
   }
-  for (int64_t d1 = 0; d1 < hd; ++d1) {
+  for (int64_t d1 = 0; d1 < hd && !known; ++d1) {
     ShiftBuildMatrix(args.shift_taps + (first + d1) * desc.shift_taps, desc.shift_taps, desc.length,
                      s.matrices + d1 * s.matrix_floats);
     float* history = s.history + d1 * s.history_floats;
@@ -84,7 +86,7 @@ void RunHead(const H3MixPlan& plan, const SsmTileFilter& filter, const H3MixArgs
   for (int64_t begin = 0; begin < desc.length; begin += kTile) {
     const int64_t before = count;
     count = std::min(kTile, desc.length - begin);
-    for (int64_t d1 = 0; d1 < hd; ++d1) {
+    for (int64_t d1 = 0; d1 < hd && !known; ++d1) {
       float* history = s.history + d1 * s.history_floats;
       ShiftAdvance(at(args.k, first + d1) + begin, desc.shift_taps, before, count, history);
       ShiftRun(s.matrices + d1 * s.matrix_floats, args.shift_taps + (first + d1) * desc.shift_taps,
@@ -92,10 +94,15 @@ void RunHead(const H3MixPlan& plan, const SsmTileFilter& filter, const H3MixArgs
     }
     for (int64_t d2 = 0; d2 < hd; ++d2) {
       const float* v = at(args.v, first + d2) + begin;
-      float* out = const_cast<float*>(at(args.y, d2 * desc.heads + head)) + begin;
+      float* out = args.y == nullptr
+                       ? nullptr
+                       : const_cast<float*>(at(args.y, d2 * desc.heads + head)) + begin;
       for (int64_t d1 = 0; d1 < hd; ++d1) {
-        Multiply(s.k + d1 * (kTile + kShiftPad), v, s.kv, count);
-        SsmRunTokens(filter, dual, count, s.kv, s.y, s.states + (d1 * hd + d2) * 2 * P, s.rows);
+        float* kv = args.kv == nullptr ? s.kv : const_cast<float*>(at(args.kv, first)) + begin;
+        if (!known) Multiply(s.k + d1 * (kTile + kShiftPad), v, kv, count);
+        SsmRunTokens(filter, dual, count, kv, out == nullptr ? nullptr : s.y,
+                     s.states + (d1 * hd + d2) * 2 * P, s.rows);
+        if (out == nullptr) continue;
         const float* q = at(args.q, first + d1) + begin;
         if (d1 == 0) {
           Multiply(q, s.y, hd == 1 ? out : s.sum, count);
@@ -103,7 +110,7 @@ void RunHead(const H3MixPlan& plan, const SsmTileFilter& filter, const H3MixArgs
           MultiplyAdd(q, s.y, s.sum, count);
         }
       }
-      if (hd > 1) std::copy_n(s.sum, count, out);
+      if (hd > 1 && out != nullptr) std::copy_n(s.sum, count, out);
     }
   }
 
@@ -133,6 +140,22 @@ absl::Status RunH3MixCpu(const H3MixPlan& plan, const SsmFilter& filter, const H
     RunHead(plan, SsmFilterAccess::Tile(filter, head), args, i / desc.heads, head, scratch);
   });
   return absl::OkStatus();
+}
+
+void WriteHaloCpu(const H3MixDesc& desc, const H3MixArgs& args) {
+  const int64_t halo = desc.shift_taps - 1;
+  const int64_t kept = std::max<int64_t>(0, halo - desc.length);  // of what came in
+  for (int64_t i = 0; i < desc.batch * desc.width(); ++i) {
+    const float* k = static_cast<const float*>(args.k) + i / desc.width() * args.batch_stride +
+                     i % desc.width() * args.channel_stride;
+    float* out = args.halo_out + i * halo;
+    if (args.halo_in == nullptr) {
+      std::fill_n(out, kept, 0.0f);
+    } else {
+      std::memmove(out, args.halo_in + i * halo + halo - kept, sizeof(float) * kept);
+    }
+    std::copy_n(k + desc.length - (halo - kept), halo - kept, out + kept);
+  }
 }
 
 }  // namespace longwave

@@ -26,6 +26,7 @@ struct Options {
   int64_t gap = 0;
   bool over_q = false;
   bool want_state = true;
+  bool want_y = true;  // else the state-only pass
 };
 
 struct Outputs {
@@ -68,10 +69,10 @@ Outputs Evaluate(const H3MixDesc& desc, const Inputs& in, const Options& options
   Guarded halo(b * w * (desc.shift_taps - 1)), state(b * w * desc.head_dim * 2 * desc.pairs);
   Guarded& y = options.over_q ? q : separate;
   H3MixArgs args;
-  args.q = q.data();
+  args.q = options.want_y ? q.data() : nullptr;
   args.k = k.data();
   args.v = v.data();
-  args.y = y.data();
+  args.y = options.want_y ? y.data() : nullptr;
   args.batch_stride = q.batch_stride();
   args.channel_stride = q.channel_stride();
   args.shift_taps = taps.data();
@@ -115,7 +116,9 @@ void ExpectCorrect(const H3MixDesc& desc, const Inputs& in, const Options& optio
       reference::H3Mix(in.ssm, desc, in.q, in.k, in.v, in.shift_taps, in.halo, in.state);
   const double tolerance = reference::CarryTolerance(Device{}, in.ssm, desc.length,
                                                      reference::Carries(desc.length, out.block));
-  EXPECT_TRUE(Near(out.y, expected.y, tolerance));
+  if (options.want_y) {
+    EXPECT_TRUE(Near(out.y, expected.y, tolerance));
+  }
   if (options.want_state) {
     EXPECT_TRUE(Near(out.state, expected.state, tolerance)) << "state";
     EXPECT_EQ(reference::ToDoubles(out.halo), expected.halo) << "halo";
@@ -207,11 +210,19 @@ TEST_P(H3MixTest, StateAndHaloMayStandApart) {
     Guarded y(in.q.size()), halo_in(in.halo), halo_out(in.halo.size());
     Guarded state_in(in.state), state_out(in.state.size());
     reference::PoisonedStream stream(1, plan->scratch_floats);
-    const absl::Status status = RunH3Mix(
-        *plan, *filter,
-        {in.q.data(), in.k.data(), in.v.data(), y.data(), desc.width() * 50, 50,
-         in.shift_taps.data(), halo_in.data(), halo_out.data(), state_in.data(), state_out.data()},
-        *stream);
+    const absl::Status status = RunH3Mix(*plan, *filter,
+                                         {.q = in.q.data(),
+                                          .k = in.k.data(),
+                                          .v = in.v.data(),
+                                          .y = y.data(),
+                                          .batch_stride = desc.width() * 50,
+                                          .channel_stride = 50,
+                                          .shift_taps = in.shift_taps.data(),
+                                          .halo_in = halo_in.data(),
+                                          .halo_out = halo_out.data(),
+                                          .state_in = state_in.data(),
+                                          .state_out = state_out.data()},
+                                         *stream);
     ASSERT_TRUE(status.ok()) << status;
     EXPECT_TRUE(BitwiseEqual(y.Packed(), in_place.y));
     EXPECT_TRUE(BitwiseEqual(halo_in.Packed(), in.halo));
@@ -219,6 +230,75 @@ TEST_P(H3MixTest, StateAndHaloMayStandApart) {
     EXPECT_TRUE(BitwiseEqual(state_in.Packed(), in.state));
     EXPECT_TRUE(BitwiseEqual(state_out.Packed(), in_place.state));
   }
+}
+
+TEST_P(H3MixTest, StateOnlyPass) {
+  for (const int64_t head_dim : {1, 2, 3}) {
+    for (const int64_t length : {1, 5, 31, 64, 767, 769, 2000}) {
+      const H3MixDesc desc = Desc(2, 3, head_dim, length, 4);
+      for (const bool state_in : {false, true}) {
+        const Inputs in = MakeInputs(length, desc, state_in);
+        ExpectCorrect(desc, in, {.threads = 2, .gap = 3, .want_y = false});
+        // Its state is that of the whole pass, bit for bit: both sum in the same order.
+        const Outputs whole = Evaluate(desc, in), state = Evaluate(desc, in, {.want_y = false});
+        EXPECT_TRUE(BitwiseEqual(state.state, whole.state));
+        EXPECT_TRUE(BitwiseEqual(state.halo, whole.halo));
+      }
+    }
+  }
+}
+
+// The state-only pass leaves kv, and the pass with y takes it up: bitwise as if it had not.
+TEST_P(H3MixTest, KvIsKeptBetweenThePasses) {
+  for (const int64_t length : {1, 2, 31, 64, 767, 768, 769, 2000}) {
+    const H3MixDesc desc = Desc(2, 3, 1, length, 20);
+    const Inputs in = MakeInputs(length, desc);
+    const auto plan = PlanH3Mix(desc, Device{});
+    const auto filter = SsmFilter::Create(in.ssm);
+    ASSERT_TRUE(plan.ok() && filter.ok());
+    ASSERT_TRUE(plan->keeps_kv);
+    for (const bool over_v : {false, true}) {
+      Guarded q(in.q, 2, 3, length, 3), k(in.k, 2, 3, length, 3), v(in.v, 2, 3, length, 3);
+      Guarded apart(2, 3, length, 3), state(in.state), halo(in.halo);
+      Guarded local(static_cast<int64_t>(in.state.size()));
+      Guarded& kv = over_v ? v : apart;
+      reference::PoisonedStream stream(2, plan->scratch_floats);
+      H3MixArgs args;
+      args.k = k.data();
+      args.v = v.data();
+      args.kv = kv.data();
+      args.batch_stride = q.batch_stride();
+      args.channel_stride = q.channel_stride();
+      args.shift_taps = in.shift_taps.data();
+      args.halo_in = halo.data();
+      args.state_out = local.data();
+      ASSERT_EQ(RunH3Mix(*plan, *filter, args, *stream), absl::OkStatus());
+      args.q = args.y = q.data();
+      args.k = args.v = nullptr;
+      args.halo_in = args.shift_taps = nullptr;
+      args.state_in = args.state_out = state.data();
+      ASSERT_EQ(RunH3Mix(*plan, *filter, args, *stream), absl::OkStatus());
+      EXPECT_TRUE(stream.ScratchKept());
+      for (Guarded* buffer : {&q, &k, &v, &apart, &state, &halo, &local}) {
+        EXPECT_TRUE(buffer->Intact());
+      }
+      const Outputs whole = Evaluate(desc, in);
+      EXPECT_TRUE(BitwiseEqual(q.Packed(), whole.y));
+      EXPECT_TRUE(BitwiseEqual(state.Packed(), whole.state));
+      args.halo_out = halo.data();
+      EXPECT_TRUE(Rejected(RunH3Mix(*plan, *filter, args, *stream), {"halo_out"}));
+    }
+  }
+  const H3MixDesc several = Desc(1, 2, 2, 10, 4);
+  const auto plan = PlanH3Mix(several, Device{});
+  const auto filter = SsmFilter::Create(reference::S4dLin(1, 2, 4));
+  ASSERT_TRUE(plan.ok() && filter.ok());
+  EXPECT_FALSE(plan->keeps_kv);
+  Floats kv(40);
+  H3MixArgs args;
+  args.kv = kv.data();
+  reference::PoisonedStream stream(1, plan->scratch_floats);
+  EXPECT_TRUE(Rejected(RunH3Mix(*plan, *filter, args, *stream), {"does not keep it"}));
 }
 
 TEST_P(H3MixTest, OutputOverQ) {
@@ -329,6 +409,56 @@ TEST(H3MixChannelTest, LeaveOrderedByD2ThenHead) {
   in.v = {17, 19, 23, 29};  // (h, d2)
   EXPECT_EQ(Evaluate(desc, in).y,
             (Floats{2 * 5 * 17, 3 * 13 * 23, 2 * 5 * 19, 3 * 13 * 29}));  // (d2, h)
+}
+
+TEST(H3HaloTest, IsTheHaloOfTheWholePass) {
+  for (const int64_t taps : {1, 2, 64}) {
+    for (const int64_t length : {1, 2, 30, 62, 63, 64, 65, 1000}) {
+      for (const bool state : {false, true}) {
+        const H3MixDesc desc{2, 3, 2, length, 2, taps, SsmEvaluation::kAuto};
+        SCOPED_TRACE(desc.ToString());
+        const Inputs in = MakeInputs(length, desc, state);
+        const Floats want = Evaluate(desc, in).halo;
+        const int64_t count = static_cast<int64_t>(want.size());
+        Guarded k(in.k, 2, desc.width(), length, 5), apart(count), same(count), from(count);
+        H3MixArgs args;
+        args.k = k.data();
+        args.batch_stride = k.batch_stride();
+        args.channel_stride = k.channel_stride();
+        if (state) {
+          from.Set(in.halo);
+          same.Set(in.halo);
+        }
+        reference::PoisonedStream stream(1, 0);
+        args.halo_in = state ? from.data() : nullptr;
+        args.halo_out = apart.data();
+        ASSERT_EQ(RunH3Halo(desc, args, *stream), absl::OkStatus());
+        args.halo_in = state ? same.data() : nullptr;
+        args.halo_out = same.data();
+        ASSERT_EQ(RunH3Halo(desc, args, *stream), absl::OkStatus());
+        for (Guarded* buffer : {&k, &apart, &same, &from}) EXPECT_TRUE(buffer->Intact());
+        EXPECT_TRUE(BitwiseEqual(apart.Packed(), want));
+        EXPECT_TRUE(BitwiseEqual(same.Packed(), want));
+      }
+    }
+  }
+}
+
+TEST(H3HaloTest, Refuses) {
+  const H3MixDesc desc{1, 1, 1, 4, 2, 3, SsmEvaluation::kAuto};
+  Floats k(4), halo(2);
+  H3MixArgs args;
+  args.k = args.bias = k.data();
+  args.halo_out = halo.data();
+  reference::PoisonedStream stream(1, 0);
+  EXPECT_TRUE(absl::IsUnimplemented(RunH3Halo(desc, args, *stream)));
+  args.bias = nullptr;
+  H3MixDesc bad = desc;
+  bad.shift_taps = -3;
+  EXPECT_TRUE(Rejected(RunH3Halo(bad, args, *stream), {"-3"}));
+  bad = desc;
+  bad.dtype = Dtype::kBFloat16;
+  EXPECT_TRUE(Rejected(RunH3Halo(bad, args, *stream), {"bfloat16"}));
 }
 
 TEST(H3MixDescTest, PlanIsPureAndHonoursAForcedEvaluation) {

@@ -222,13 +222,15 @@ absl::Status SsmFilter::Upload(Stream& stream, Dtype dtype) {
   return absl::OkStatus();
 }
 
-absl::Status SsmFilterAccess::CheckDevice(const SsmFilter& f, Device device, Dtype dtype,
-                                          const std::string& what) {
-  if (f.device_ != nullptr && f.device_->device == device.index && f.device_->dtype == dtype) {
+absl::Status SsmFilterAccess::CheckDevice(const SsmFilter& f, Device device,
+                                          std::optional<Dtype> dtype, const std::string& what) {
+  if (f.device_ != nullptr && f.device_->device == device.index &&
+      f.device_->dtype == dtype.value_or(f.device_->dtype)) {
     return absl::OkStatus();
   }
-  return absl::InvalidArgumentError(absl::StrCat(what, ": the filter was not uploaded to ",
-                                                 device.ToString(), " for ", Name(dtype)));
+  return absl::InvalidArgumentError(
+      absl::StrCat(what, ": the filter was not uploaded to ", device.ToString(),
+                   dtype.has_value() ? absl::StrCat(" for ", Name(*dtype)) : ""));
 }
 
 absl::Status RunSsmConv(const SsmConvPlan& plan, const SsmFilter& filter, const SsmConvArgs& args,

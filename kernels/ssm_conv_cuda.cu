@@ -11,6 +11,7 @@
 #include "kernels/gpu/vector.h"
 #include "kernels/ssm_conv_cuda.h"
 #include "kernels/ssm_conv_kernel.cuh"
+#include "kernels/ssm_power.cuh"
 #include "kernels/ssm_step_cuda.h"
 
 namespace longwave {
@@ -56,7 +57,7 @@ double ValueOf(uint32_t bits) {
 }
 
 // The fragments of a matrix (64, 64) whose element at slots (p, q, e), (p', q', e') is
-// value(p, q, e, p', q', e'): see BuildMatrix() in ssm_conv_kernel.cuh.
+// value(p, q, e, p', q', e'): see BuildMatrix() in ssm_rows.cuh.
 template <typename Value>
 void FillMatrix(Dtype dtype, unsigned char* out, Value value) {
   const bool wide = dtype == Dtype::kFloat32;
@@ -231,19 +232,7 @@ __global__ void CombineSegments(const CombineParams p) {
   if (i >= p.sequences * p.pairs) return;
   const int64_t sequence = i / p.pairs, n = i % p.pairs;
   const float* c = p.step + sequence % p.channels / p.channels_per_filter * 8 * p.pairs + n;
-  double re = static_cast<double>(c[0]) + c[2 * p.pairs];
-  double im = static_cast<double>(c[p.pairs]) + c[3 * p.pairs];
-  double pr = 1, pi = 0;  // a^c
-  for (int64_t e = p.segment_length; e > 0; e /= 2) {
-    if (e % 2 == 1) {
-      const double r = pr * re - pi * im;
-      pi = pr * im + pi * re;
-      pr = r;
-    }
-    const double r = re * re - im * im;
-    im = 2 * re * im;
-    re = r;
-  }
+  const double2 power = gpu::Power(gpu::StepFactor(c, p.pairs), p.segment_length);
   double x = 0, y = 0;
   if (p.state_in != nullptr) {
     x = p.state_in[sequence * 2 * p.pairs + n];
@@ -254,8 +243,8 @@ __global__ void CombineSegments(const CombineParams p) {
     p.before[at] = static_cast<float>(x);
     p.before[at + p.pairs] = static_cast<float>(y);
     if (s + 1 == p.segments) break;
-    const double r = pr * x - pi * y + p.local[at];
-    y = pr * y + pi * x + p.local[at + p.pairs];
+    const double r = power.x * x - power.y * y + p.local[at];
+    y = power.x * y + power.y * x + p.local[at + p.pairs];
     x = r;
   }
 }
@@ -298,7 +287,8 @@ absl::Status LaunchTiles(const char* name, const Sizes& sizes, SsmParams p, int6
   };
   constexpr int64_t kVector = 16 / sizeof(T);
   p.aligned = is_aligned(p.u) && is_aligned(p.pre_gate) && is_aligned(p.post_gate) &&
-              is_aligned(p.y) && p.batch_stride % kVector == 0 && p.channel_stride % kVector == 0;
+              is_aligned(p.y) && is_aligned(p.kv) && p.batch_stride % kVector == 0 &&
+              p.channel_stride % kVector == 0;
   return gpu::Launch(name, sizes.text, gpu::SsmKernel<Traits>,
                      dim3(static_cast<unsigned>(sizes.filters * p.splits)), Traits::kThreads,
                      gpu::SsmShared<Traits>::Bytes(passes), stream.queue().stream(), p);
@@ -336,6 +326,18 @@ absl::Status LaunchDual(const char* name, const Sizes& sizes, const SsmParams& p
 // The dual form: in one launch, or for segments the state-only pass, their states, and the rest.
 absl::Status RunDual(const char* name, const Sizes& sizes, SsmParams p,
                      const SsmDeviceFilter& filter, Stream& stream) {
+  // The kernel counts a filter's sequences, and the filters, in 32 bits.
+  const int64_t filter_channels = sizes.channels / sizes.filters;
+  if (sizes.filters > INT32_MAX || filter_channels > INT32_MAX ||
+      sizes.batch > INT32_MAX / sizes.segments / filter_channels) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        sizes.text, ": ", sizes.batch, " batch entries x ", filter_channels,
+        " channels a filter x ", sizes.segments, " segments, of ", sizes.filters,
+        " filters: more than ", INT32_MAX, " sequences of a filter or filters on a GPU"));
+  }
+  p.filter_channels = static_cast<int>(filter_channels);
+  p.filter_sequences = static_cast<int>(sizes.batch * filter_channels);
+  p.heads = static_cast<int>(sizes.filters);
   p.filters = filter.dual.as<unsigned char>();
   p.filter_bytes = filter.filter_bytes;
   p.pair_groups = filter.pair_groups;
@@ -355,6 +357,7 @@ absl::Status RunDual(const char* name, const Sizes& sizes, SsmParams p,
   SsmParams states = p;
   states.y = nullptr;
   states.post_gate = nullptr;
+  states.kv = nullptr;
   states.state_in = nullptr;
   states.state_out = local;
   states.run_segments = sizes.segments - 1;
@@ -378,16 +381,12 @@ absl::Status RunSsmConvCuda(const SsmConvPlan& plan, const SsmDeviceFilter& filt
                             const SsmConvArgs& args, Stream& stream) {
   const SsmConvDesc& desc = plan.desc;
   if (plan.evaluation == SsmEvaluation::kStep) return RunSsmStep(desc, filter, args, stream);
-  const int64_t filters = desc.channels / desc.channels_per_filter;
   SsmParams p = {};
   SetArrays(desc, args, p);
   p.state_out = args.state_out;
-  p.filter_sequences = static_cast<int>(desc.batch * desc.channels_per_filter);
-  p.filter_channels = static_cast<int>(desc.channels_per_filter);
-  p.heads = static_cast<int>(filters);
   const Sizes sizes{desc.batch,
                     desc.channels,
-                    filters,
+                    desc.channels / desc.channels_per_filter,
                     desc.length,
                     static_cast<int>(plan.segments),
                     plan.segment_length,
@@ -402,10 +401,13 @@ absl::Status RunH3MixCuda(const H3MixPlan& plan, const SsmDeviceFilter& filter,
   if (plan.evaluation == SsmEvaluation::kStep) return RunH3Step(desc, filter, args, stream);
   SsmParams p = {};
   SetArrays(desc, args, p);
+  p.kv = args.kv;
+  if (args.kv != nullptr && args.y != nullptr) {  // what remains is SsmConv with a gate after
+    p.u = args.kv;
+    p.pre_gate = nullptr;
+    p.taps = 0;
+  }
   p.state_out = args.state_out;
-  p.filter_sequences = static_cast<int>(desc.batch * desc.head_dim);
-  p.filter_channels = static_cast<int>(desc.head_dim);
-  p.heads = static_cast<int>(desc.heads);
   const Sizes sizes{desc.batch,
                     desc.width(),
                     desc.heads,

@@ -194,6 +194,22 @@ TEST_P(SsmConvCuda, Segments) {
   }
 }
 
+// Nothing is launched, so nothing needs to be there.
+TEST_P(SsmConvCuda, MoreSequencesThanTheKernelCounts) {
+  SsmConvDesc desc = Desc(int64_t{1} << 30, 4, 100, 8);
+  desc.channels_per_filter = 2;
+  auto filter = SsmFilter::Create(reference::S4dLin(1, 2, 8));
+  ASSERT_TRUE(filter.ok());
+  ASSERT_TRUE(filter->Upload(*stream_, desc.dtype).ok());
+  const auto run = [&] {
+    const auto plan = PlanSsmConv(desc, (*stream_).device());
+    return plan.ok() ? RunSsmConv(*plan, *filter, {}, *stream_) : plan.status();
+  };
+  EXPECT_TRUE(reference::Rejected(run(), {"1073741824 batch entries x 2 channels", "2147483647"}));
+  desc.batch = int64_t{1} << 47;
+  EXPECT_TRUE(reference::Rejected(run(), {"140737488355328 batch entries"}));
+}
+
 TEST_P(SsmConvCuda, Steps) {
   for (const int64_t length : {1, 2, 5, 40}) {
     for (const int64_t pairs : {1, 32, 70}) {
@@ -321,7 +337,7 @@ class H3MixCuda : public ::testing::TestWithParam<Dtype> {
   };
 
   Outputs Run(const H3MixDesc& desc, const MixInputs& in, int64_t gap, bool over_q,
-              int64_t segments = 0) {
+              int64_t segments = 0, bool want_y = true, bool keep_kv = false) {
     auto plan = PlanH3Mix(desc, (*stream_).device());
     EXPECT_TRUE(plan.ok()) << plan.status();
     if (segments > 1) {
@@ -340,12 +356,13 @@ class H3MixCuda : public ::testing::TestWithParam<Dtype> {
     if (!in.bias.empty()) bias.Set(in.bias);
     DeviceData halo(stream_, Dtype::kFloat32, rows, desc.shift_taps - 1);
     DeviceData state(stream_, Dtype::kFloat32, rows, desc.head_dim * 2 * desc.pairs);
+    DeviceData local(stream_, Dtype::kFloat32, rows, desc.head_dim * 2 * desc.pairs);
     DeviceData& y = over_q ? q : separate;
     H3MixArgs args;
-    args.q = q.data();
+    args.q = want_y ? q.data() : nullptr;
     args.k = k.data();
     args.v = v.data();
-    args.y = y.data();
+    args.y = want_y ? y.data() : nullptr;
     args.channel_stride = q.stride();
     args.batch_stride = desc.width() * q.stride();
     args.shift_taps = taps.floats();
@@ -356,31 +373,52 @@ class H3MixCuda : public ::testing::TestWithParam<Dtype> {
       args.halo_in = halo.floats();
       args.state_in = state.floats();
     }
-    args.halo_out = halo.floats();
     args.state_out = state.floats();
+    // The halo on its own way, before the state-only pass, which may read halo_in: apart from it.
+    DeviceData halo_out(stream_, Dtype::kFloat32, rows, desc.shift_taps - 1);
+    args.halo_out = want_y ? halo.floats() : halo_out.floats();
+    if (!want_y) {
+      EXPECT_EQ(RunH3Halo(desc, args, *stream_), absl::OkStatus());
+      args.halo_out = nullptr;
+    }
+    if (keep_kv) {
+      EXPECT_TRUE(plan->keeps_kv);
+      H3MixArgs states = args;
+      states.kv = args.kv = v.data();
+      states.y = nullptr;
+      states.state_in = nullptr;
+      states.state_out = local.floats();
+      EXPECT_EQ(RunH3Mix(*plan, *filter, states, *stream_), absl::OkStatus());
+      args.k = args.v = nullptr;
+      args.halo_out = nullptr;
+    }
     const absl::Status status = RunH3Mix(*plan, *filter, args, *stream_);
     EXPECT_TRUE(status.ok()) << status;
-    Outputs out{y.Get(), halo.Get(), state.Get()};
-    for (DeviceData* data : {&q, &k, &v, &separate, &taps, &halo, &state}) {
+    Outputs out{y.Get(), want_y ? halo.Get() : halo_out.Get(), state.Get()};
+    for (DeviceData* data : {&q, &k, &v, &separate, &taps, &halo, &halo_out, &state}) {
       EXPECT_TRUE(data->Intact());
     }
     EXPECT_TRUE(reference::BitwiseEqual(k.Get(), in.k));
-    EXPECT_TRUE(reference::BitwiseEqual(v.Get(), in.v));
+    if (!keep_kv) {
+      EXPECT_TRUE(reference::BitwiseEqual(v.Get(), in.v));
+    }
     return out;
   }
 
   void Expect(uint64_t seed, const H3MixDesc& desc, bool state = true, bool bias = false,
-              int64_t gap = 0, bool over_q = false, int64_t segments = 0) {
+              int64_t gap = 0, bool over_q = false, int64_t segments = 0, bool want_y = true) {
     SCOPED_TRACE(desc.ToString());
     const MixInputs in = MakeMix(seed, desc, state, bias);
-    const Outputs out = Run(desc, in, gap, over_q, segments);
+    const Outputs out = Run(desc, in, gap, over_q, segments, want_y);
     const Floats k = AddBias(in.k, in.bias, 1, desc);
     const auto expected =
         reference::H3Mix(in.ssm, desc, AddBias(in.q, in.bias, 0, desc), k,
                          AddBias(in.v, in.bias, 2, desc), in.taps, in.halo, in.state);
     // A bias is added to k and v before their product is rounded: two more roundings.
     const double tolerance = GpuTolerance(desc.dtype) * (bias ? 1.3 : 1);
-    EXPECT_TRUE(Near(out.y, expected.y, tolerance));
+    if (want_y) {
+      EXPECT_TRUE(Near(out.y, expected.y, tolerance));
+    }
     EXPECT_TRUE(Near(out.state, expected.state, tolerance)) << "state";
     if (desc.shift_taps > 1) {
       EXPECT_TRUE(Near(out.halo, expected.halo, 1e-6)) << "halo";
@@ -429,6 +467,40 @@ TEST_P(H3MixCuda, HeadsTapsAndPairs) {
 TEST_P(H3MixCuda, Segments) {
   Expect(1, Desc(2, 1, 1, 5000, 16), true, false, 0, false, 2);
   Expect(2, Desc(1, 2, 1, 4096, 16), true, true, 0, false, 2);
+}
+
+TEST_P(H3MixCuda, StateOnlyPassAndHalo) {
+  for (const int64_t length : {2, 15, 40, 256, 300, 2304}) {
+    for (const bool state : {false, true}) {
+      Expect(length, Desc(3, 2, 1, length, 32, 64, SsmEvaluation::kAuto), state, state, 0, false, 0,
+             false);
+      Expect(length, Desc(1, 2, 1, length, 32, 64, SsmEvaluation::kAuto), state, !state, 3, false,
+             0, false);
+    }
+  }
+  Expect(1, Desc(2, 2, 2, 150, 4, 4), true, true, 0, false, 0, false);
+  Expect(2, Desc(1, 1, 1, 200, 40, 80), true, false, 0, false, 0, false);
+  Expect(3, Desc(1, 2, 1, 4096, 16), true, true, 0, false, 2, false);
+}
+
+// The state-only pass leaves kv, and the pass with y takes it up: bitwise as if it had not.
+TEST_P(H3MixCuda, KvIsKeptBetweenThePasses) {
+  for (const int64_t length : {20, 256, 300, 2304, 4500}) {
+    for (const bool bias : {false, true}) {
+      for (const int64_t segments : {1, 2}) {
+        if (segments > 1 && length < 4096) continue;
+        const H3MixDesc desc = Desc(2, 2, 1, length);
+        const MixInputs in = MakeMix(length, desc, true, bias);
+        const Outputs whole = Run(desc, in, 3, true, segments);
+        const Outputs kept = Run(desc, in, 3, true, segments, true, true);
+        EXPECT_TRUE(reference::BitwiseEqual(kept.y, whole.y)) << desc.ToString();
+        EXPECT_TRUE(reference::BitwiseEqual(kept.state, whole.state)) << desc.ToString();
+      }
+    }
+  }
+  EXPECT_FALSE(PlanH3Mix(Desc(1, 2, 2, 100), (*stream_).device())->keeps_kv);
+  EXPECT_FALSE(PlanH3Mix(Desc(1, 2, 1, 100, 33), (*stream_).device())->keeps_kv);
+  EXPECT_FALSE(PlanH3Mix(Desc(1, 2, 1, 100, 32, 65), (*stream_).device())->keeps_kv);
 }
 
 TEST_P(H3MixCuda, Steps) {

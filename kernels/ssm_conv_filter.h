@@ -5,6 +5,9 @@
 //   fft_   (filters, 2 N)                the right-angle transform of taps [0, N), d in taps[0]
 #pragma once
 
+#include <optional>
+#include <string>
+
 #include "kernels/ssm_conv.h"
 #include "kernels/ssm_tile.h"
 
@@ -42,10 +45,11 @@ struct SsmFilterAccess {
 
   static const SsmDeviceFilter* device(const SsmFilter& f) { return f.device_.get(); }
   static const SsmFftDeviceFilter* device_fft(const SsmFilter& f) { return f.device_fft_.get(); }
-  // InvalidArgument where f was not uploaded to `device` for `dtype`.
-  static absl::Status CheckDevice(const SsmFilter& f, Device device, Dtype dtype,
+  // InvalidArgument where f was not uploaded to `device`, for `dtype` where one is given.
+  static absl::Status CheckDevice(const SsmFilter& f, Device device, std::optional<Dtype> dtype,
                                   const std::string& what);
 
+  static const DiagonalSsm& ssm(const SsmFilter& f) { return *f.ssm_; }
   static int64_t padded(const SsmFilter& f) { return f.padded_; }
 };
 

@@ -1,15 +1,23 @@
 #include "scheduler/dispatcher.h"
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "observability/log.h"
 
 namespace longwave {
 namespace {
 
 constexpr int64_t kHeartbeatsInALease = 6;
-constexpr int64_t kFinishAtOnce = 16;  // jobs in one Tick
+constexpr int64_t kFinishAtOnce = 16;   // jobs in one Tick
+constexpr int64_t kReconcileMs = 1000;  // how soon a cancelled job's workers hear of it
+constexpr int64_t kLossesTogetherMs = 60000;
+
+bool IsRefusal(const absl::Status& status) {
+  return absl::IsAborted(status) || absl::IsNotFound(status);
+}
 
 }  // namespace
 
@@ -17,21 +25,38 @@ absl::Status Dispatcher::Start(int64_t now_ms) {
   const absl::StatusOr<std::vector<LeasedChunk>> leased = store_.Leased();
   if (!leased.ok()) return leased.status();
   for (const LeasedChunk& chunk : *leased) {
-    leases_[chunk.key.job] = {chunk.key, chunk.worker, now_ms + options_.lease_ms, std::nullopt};
+    leases_[{chunk.key.job, chunk.key.chunk}] = {
+        chunk.key, chunk.worker, now_ms + options_.lease_ms, {}, {}};
   }
   return absl::OkStatus();
 }
 
-Dispatcher::Held* Dispatcher::Find(const ChunkKey& key) {
-  auto found = leases_.find(key.job);
-  return found != leases_.end() && found->second.key == key ? &found->second : nullptr;
+std::vector<WorkerInfo> Dispatcher::Workers() const {
+  std::vector<WorkerInfo> infos;
+  for (const auto& [name, worker] : workers_) {
+    infos.push_back(worker.info);
+    infos.back().name = name;
+    for (const Place& place : worker.leases) infos.back().chunks.push_back(leases_.at(place).key);
+  }
+  return infos;
 }
 
-Dispatcher::Held* Dispatcher::HeldBy(const std::string& worker) {
-  for (auto& [job, held] : leases_) {
-    if (held.worker == worker) return &held;
-  }
-  return nullptr;
+Dispatcher::Held* Dispatcher::Find(const std::string& worker, const ChunkKey& key) {
+  const auto found = leases_.find({key.job, key.chunk});
+  const bool his =
+      found != leases_.end() && found->second.key == key && found->second.worker == worker;
+  return his ? &found->second : nullptr;
+}
+
+Dispatcher::Leases::iterator Dispatcher::Release(Leases::iterator lease) {
+  const auto worker = workers_.find(lease->second.worker);
+  if (worker != workers_.end()) std::erase(worker->second.leases, lease->first);
+  return leases_.erase(lease);
+}
+
+void Dispatcher::Release(const ChunkKey& key) {
+  const auto found = leases_.find({key.job, key.chunk});
+  if (found != leases_.end() && found->second.key == key) Release(found);
 }
 
 void Dispatcher::Receive(const std::string& worker, const Message& message, int64_t now_ms) {
@@ -41,7 +66,7 @@ void Dispatcher::Receive(const std::string& worker, const Message& message, int6
     if (!std::holds_alternative<Goodbye>(message)) send_(worker, Unknown{});
     return;
   }
-  if (known != workers_.end()) known->second.seen_ms = now_ms;
+  if (known != workers_.end()) known->second.info.seen_ms = now_ms;
   std::visit([&](const auto& content) { On(worker, content); }, message);
 }
 
@@ -50,89 +75,217 @@ void Dispatcher::On(const std::string& worker, const Hello& message) {
     send_(worker, Drain{});
     return;
   }
-  Worker& now = workers_[worker];
-  now.device = message.device;
-  now.seen_ms = now_ms_;
-  send_(worker, Welcome{objects_.uri(), options_.models, options_.lease_ms / kHeartbeatsInALease,
+  const auto [entry, is_new] = workers_.try_emplace(worker);
+  Worker& now = entry->second;
+  now.info.device = message.device;
+  now.info.seen_ms = now_ms_;
+  now.links = message.links;
+  if (is_new) {
+    for (const auto& [place, held] : leases_) {
+      if (held.worker == worker) now.leases.push_back(place);
+    }
+  }
+  send_(worker, Welcome{options_.objects, options_.models, options_.lease_ms / kHeartbeatsInALease,
                         options_.lease_ms});
   if (draining_) send_(worker, Drain{});
 }
 
-void Dispatcher::On(const std::string& worker, const Ready& message) {
-  Held* held = HeldBy(worker);
-  if (held == nullptr) {
-    workers_[worker].credit_bytes = message.credit_bytes;
-  } else if (held->assign.has_value()) {
-    send_(worker, *held->assign);  // it was lost, or is under way: then the worker ignores this one
-  } else if (const ChunkKey key = held->key; store_.HandBack(key).ok()) {
-    // Leased by a scheduler that ended before it could say so.
-    leases_.erase(key.job);
-    workers_[worker].credit_bytes = message.credit_bytes;
-  }
-}
-
-void Dispatcher::On(const std::string& worker, const Progress& message) {
-  Held* held = Find(message.key);
-  if (held != nullptr && held->worker == worker) {
-    held->until_ms = now_ms_ + options_.lease_ms;
-  } else {
-    send_(worker, Dropped{message.key, "the chunk is not leased under this epoch"});
-  }
-}
-
-void Dispatcher::Settle(const std::string& worker, const ChunkKey& key, const absl::Status& status,
-                        const char* reason) {
-  if (!status.ok() && !absl::IsAborted(status) && !absl::IsNotFound(status)) {
-    return;  // the store is not well: the worker asks again
-  }
-  if (Find(key) != nullptr) leases_.erase(key.job);
-  send_(worker, Dropped{key, status.ok() ? reason : std::string(status.message())});
-}
-
-void Dispatcher::On(const std::string& worker, const Done& message) {
-  const absl::StatusOr<Job> job =
-      store_.Commit(message.key, {message.key.chunk, message.key.epoch, message.output_bytes,
-                                  message.output_sha256, message.boundary_sha256});
-  if (absl::IsAborted(job.status()) || absl::IsNotFound(job.status())) {
-    // Nobody will ever name these. A failure to remove them leaves litter, nothing worse.
-    for (auto* name : {OutputName, BoundaryName}) {
-      objects_.Delete(name(message.key.job, message.key.epoch, message.key.chunk)).IgnoreError();
+void Dispatcher::On(const std::string& worker, const Report& message) {
+  Worker& now = workers_[worker];
+  now.info.slots = std::min(message.slots, kMostSlots);
+  now.credit_bytes = message.credit_bytes;
+  std::set<Place> held_there;
+  for (const ChunkKey& key : message.held) {
+    if (Held* held = Find(worker, key)) {
+      held->until_ms = now_ms_ + options_.lease_ms;
+      held_there.insert({key.job, key.chunk});
+    } else {
+      send_(worker, Dropped{key, "the chunk is not leased under this epoch"});
     }
   }
-  if (!job.ok()) {
-    Settle(worker, message.key, job.status(), "");
-    return;
+  const std::vector<Place> leases = now.leases;
+  for (const Place& place : leases) {
+    const auto held = leases_.find(place);
+    if (held == leases_.end() || held->second.done.has_value()) continue;
+    if (held_there.count(place) > 0) continue;
+    if (held->second.assign.has_value()) {
+      send_(worker, *held->second.assign);  // it was lost, or the report crossed it
+    } else {
+      // Leased by a scheduler that ended before it could say so.
+      const ChunkKey key = held->second.key;
+      const auto cut = store_.HandBack(key);
+      if (!cut.ok() && !IsRefusal(cut.status())) continue;  // it runs out
+      Release(key);
+      if (cut.ok()) Cut(*cut, "the chunk before it was not computed");
+    }
   }
-  if (Find(message.key) != nullptr) leases_.erase(message.key.job);
-  complete_ = complete_ || job->committed >= job->chunks();
-  send_(worker, Committed{message.key});
+}
+
+void Dispatcher::Cut(const std::vector<ChunkKey>& keys, const char* reason) {
+  if (keys.empty()) return;
+  options_.probe->ChunksCut(static_cast<int64_t>(keys.size()));
+  for (const ChunkKey& key : keys) {
+    const auto found = leases_.find({key.job, key.chunk});
+    if (found == leases_.end() || found->second.key != key) continue;
+    send_(found->second.worker, Dropped{key, reason});
+    Release(found);
+  }
+}
+
+void Dispatcher::Settle(const std::string& worker, const ChunkKey& key,
+                        const absl::StatusOr<std::vector<ChunkKey>>& cut, const char* reason) {
+  if (!cut.ok() && !IsRefusal(cut.status())) {
+    return;  // the store is not well: the worker asks again
+  }
+  Release(key);
+  send_(worker, Dropped{key, cut.ok() ? reason : std::string(cut.status().message())});
+  if (cut.ok()) Cut(*cut, "the chunk before it was not computed");
 }
 
 void Dispatcher::On(const std::string& worker, const Failed& message) {
+  log::Warning("chunk failed", {{"job", message.key.job},
+                                {"chunk", message.key.chunk},
+                                {"epoch", message.key.epoch},
+                                {"worker", worker},
+                                {"error", message.error}});
+  options_.probe->Retried();
   Settle(worker, message.key, store_.Fail(message.key, message.error, message.final, now_ms_),
          "its failure is noted");
 }
 
 void Dispatcher::On(const std::string& worker, const HandBack& message) {
+  options_.probe->ChunkHandedBack();
   Settle(worker, message.key, store_.HandBack(message.key), "it was handed back");
 }
 
-void Dispatcher::On(const std::string& worker, const Goodbye& message) {
-  if (const Held* held = HeldBy(worker)) {
-    const ChunkKey key = held->key;
-    const absl::Status back = store_.HandBack(key);
-    if (back.ok() || absl::IsAborted(back)) leases_.erase(key.job);  // else it runs out
+void Dispatcher::On(const std::string& worker, const Goodbye&) {
+  const std::vector<Place> leases = workers_[worker].leases;
+  for (const Place& place : leases) {
+    const auto held = leases_.find(place);
+    if (held == leases_.end() || held->second.done.has_value()) continue;
+    const ChunkKey key = held->second.key;
+    const auto cut = store_.HandBack(key);
+    if (!cut.ok() && !IsRefusal(cut.status())) continue;  // it runs out
+    Release(key);
+    if (cut.ok()) Cut(*cut, "the chunk before it was not computed");
   }
-  workers_.erase(worker);
+  Forget(worker);
+}
+
+void Dispatcher::Forget(const std::string& worker) {
+  if (workers_.erase(worker) > 0) options_.probe->WorkerGone(worker);
+}
+
+void Dispatcher::On(const std::string& worker, const Done& message) {
+  Held* held = Find(worker, message.key);
+  if (held != nullptr) {
+    held->until_ms = now_ms_ + options_.lease_ms;
+    held->done = message;
+    done_ = true;
+    return;
+  }
+  // Not leased, as far as is known here: the store knows. The answer to a commit may have been
+  // lost.
+  const auto committed =
+      store_.CommitChunks({{{message.key,
+                             {message.key.chunk, message.key.epoch, message.output_bytes,
+                              message.output_sha256, message.boundary_sha256}}}},
+                          now_ms_);
+  if (!committed.ok()) return;
+  const absl::StatusOr<Job>& job = committed->front();
+  if (job.ok()) {
+    Committed(worker, message.key, *job);
+  } else if (IsRefusal(job.status())) {
+    options_.probe->StaleReport();
+    send_(worker, Dropped{message.key, std::string(job.status().message())});
+  }
+}
+
+void Dispatcher::Committed(const std::string& worker, const ChunkKey& key, const Job& job) {
+  options_.probe->ChunkCommitted(job.ChunkTokens(key.chunk));
+  log::Info("chunk committed",
+            {{"job", key.job}, {"chunk", key.chunk}, {"epoch", key.epoch}, {"worker", worker}});
+  if (job.committed >= job.chunks()) options_.complete();
+  send_(worker, longwave::Committed{key});
+  const auto next = leases_.find({key.job, key.chunk + 1});
+  if (next == leases_.end()) return;
+  BoundaryReady ready{next->second.key, BoundaryName(key.job, key.epoch, key.chunk)};
+  if (next->second.assign.has_value()) {
+    next->second.assign->boundary = ready.boundary;  // should it have to be sent again
+  }
+  send_(next->second.worker, ready);
+}
+
+absl::Status Dispatcher::CommitDone() {
+  if (!done_) return absl::OkStatus();
+  std::vector<Commit> commits;
+  std::vector<std::string> workers;
+  const Held* before = nullptr;  // the lease of the chunk before, where it commits now
+  for (const auto& [place, held] : leases_) {
+    const auto previous = leases_.find({place.first, place.second - 1});
+    const bool turn = previous == leases_.end() || &previous->second == before;
+    if (!held.done.has_value() || !turn) continue;
+    const Done& done = *held.done;
+    commits.push_back({held.key,
+                       {held.key.chunk, held.key.epoch, done.output_bytes, done.output_sha256,
+                        done.boundary_sha256}});
+    workers.push_back(held.worker);
+    before = &held;
+  }
+  const auto results =
+      commits.empty() ? std::vector<absl::StatusOr<Job>>() : store_.CommitChunks(commits, now_ms_);
+  if (!results.ok()) return results.status();
+  done_ = false;
+  for (size_t i = 0; i < commits.size(); ++i) {
+    const ChunkKey& key = commits[i].key;
+    const absl::StatusOr<Job>& job = (*results)[i];
+    if (job.ok()) {
+      const auto worker = workers_.find(workers[i]);
+      const Held& held = leases_.find({key.job, key.chunk})->second;
+      if (worker != workers_.end()) {
+        WorkerInfo& info = worker->second.info;
+        info.tokens += job->ChunkTokens(key.chunk);
+        worker->second.busy_us += held.done->busy_us;
+        if (worker->second.busy_us > 0) {
+          info.tokens_per_second =
+              1e6 * static_cast<double>(info.tokens) / static_cast<double>(worker->second.busy_us);
+          options_.probe->WorkerSpeed(workers[i], info.tokens_per_second);
+        }
+      }
+      Release(key);
+      Committed(workers[i], key, *job);
+    } else if (IsRefusal(job.status())) {
+      options_.probe->StaleReport();
+      send_(workers[i], Dropped{key, std::string(job.status().message())});
+      Release(key);
+    } else {
+      done_ = true;  // not its turn after all, or the store is not well: the next Tick
+    }
+  }
+  return absl::OkStatus();
 }
 
 absl::Status Dispatcher::WorkerEnded(const std::string& worker, int64_t now_ms) {
   now_ms_ = now_ms;
-  workers_.erase(worker);
-  Held* held = HeldBy(worker);
-  if (held == nullptr) return absl::OkStatus();
-  held->until_ms = now_ms;
+  WorkerLost(worker);
+  Forget(worker);
+  for (auto& [place, held] : leases_) {
+    if (held.worker == worker && !held.done.has_value()) held.until_ms = now_ms;
+  }
   return Expire();
+}
+
+void Dispatcher::WorkerLost(const std::string& worker) {
+  const auto known = workers_.find(worker);
+  if (known == workers_.end()) return;
+  Place at;  // an idle worker's: of no chunk
+  for (const Place& place : known->second.leases) {
+    const auto held = leases_.find(place);
+    if (held == leases_.end() || held->second.done.has_value()) continue;
+    at = place;
+    break;
+  }
+  losses_.push_back({now_ms_, at});
 }
 
 void Dispatcher::StartDrain() {
@@ -142,67 +295,153 @@ void Dispatcher::StartDrain() {
 
 absl::Status Dispatcher::Tick(int64_t now_ms) {
   now_ms_ = now_ms;
-  absl::Status status = Expire();
-  if (status.ok()) status = Finish();
-  if (status.ok() && !draining_) status = AssignChunks();
+  absl::Status status = CommitDone();
+  if (status.ok()) status = Expire();
+  if (status.ok()) status = Reconcile();
+  if (status.ok() && !draining_) status = GiveChunks();
   return status;
 }
 
+absl::Status Dispatcher::Lose(Leases::iterator lease) {
+  const Held& held = lease->second;
+  const ChunkKey key = held.key;
+  // A chunk that kills its workers is one thing; where others are lost as well, the chunk is not to
+  // blame. Nor is one that waited behind another in its worker's queue.
+  const auto worker = workers_.find(held.worker);
+  bool blame = true;
+  if (worker != workers_.end()) {
+    const auto& leases = worker->second.leases;
+    blame = leases.empty() || leases.front() == lease->first;
+  }
+  for (const auto& [ms, place] : losses_) blame = blame && place == lease->first;
+  const auto cut = store_.Lose(key, blame, now_ms_);
+  if (!cut.ok() && !IsRefusal(cut.status())) return cut.status();
+  options_.probe->LeaseLost();
+  log::Warning("chunk lost", {{"job", key.job},
+                              {"chunk", key.chunk},
+                              {"epoch", key.epoch},
+                              {"worker", held.worker},
+                              {"blamed", blame}});
+  Release(key);
+  if (cut.ok()) Cut(*cut, "the chunk before it was lost");
+  return absl::OkStatus();
+}
+
 absl::Status Dispatcher::Expire() {
+  while (!losses_.empty() && losses_.front().first + kLossesTogetherMs <= now_ms_) {
+    losses_.pop_front();
+  }
+  for (const auto& [name, worker] : workers_) {
+    if (worker.info.seen_ms + options_.lease_ms <= now_ms_) WorkerLost(name);
+  }
+  // From each job's first: what it takes with it is not lost as well.
+  std::vector<Place> over;
+  for (const auto& [place, held] : leases_) {
+    // A result only waits for its turn: nobody needs its worker any more.
+    if (held.until_ms <= now_ms_ && !held.done.has_value()) over.push_back(place);
+  }
+  for (const Place& place : over) {
+    const auto lease = leases_.find(place);
+    if (lease == leases_.end()) continue;
+    absl::Status lost = Lose(lease);
+    if (!lost.ok()) return lost;
+  }
+  std::vector<std::string> silent;
+  for (const auto& [name, worker] : workers_) {
+    if (worker.info.seen_ms + options_.lease_ms <= now_ms_) silent.push_back(name);
+  }
+  for (const std::string& name : silent) Forget(name);
+  return absl::OkStatus();
+}
+
+// Jobs that were cancelled, or whose time is over: their workers need not go on.
+absl::Status Dispatcher::Reconcile() {
+  if (now_ms_ < reconciled_ms_ + kReconcileMs) return absl::OkStatus();
+  reconciled_ms_ = now_ms_;
+  absl::Status expired = store_.ExpireJobs(now_ms_).status();
+  if (!expired.ok()) return expired;
+  if (leases_.empty()) return absl::OkStatus();
+  const absl::StatusOr<std::vector<LeasedChunk>> leased = store_.Leased();
+  if (!leased.ok()) return leased.status();
+  std::map<Place, int64_t> epochs;
+  for (const LeasedChunk& chunk : *leased) {
+    epochs[{chunk.key.job, chunk.key.chunk}] = chunk.key.epoch;
+  }
   for (auto it = leases_.begin(); it != leases_.end();) {
-    if (it->second.until_ms > now_ms_) {
+    const auto found = epochs.find(it->first);
+    if (found != epochs.end() && found->second == it->second.key.epoch) {
       ++it;
       continue;
     }
-    absl::Status lost = store_.Lose(it->second.key, now_ms_);
-    if (!lost.ok() && !absl::IsAborted(lost) && !absl::IsNotFound(lost)) return lost;
-    it = leases_.erase(it);
+    send_(it->second.worker, Dropped{it->second.key, "its job is over"});
+    it = Release(it);
   }
-  std::erase_if(workers_, [&](const auto& entry) {
-    return entry.second.seen_ms + options_.lease_ms <= now_ms_;
-  });
   return absl::OkStatus();
 }
 
-absl::Status Dispatcher::AssignChunks() {
-  for (auto& [name, worker] : workers_) {
-    if (worker.credit_bytes == 0) continue;
-    absl::StatusOr<std::optional<Lease>> lease =
-        store_.LeaseNext(name, worker.credit_bytes, now_ms_);
-    if (!lease.ok()) return lease.status();
-    if (!lease->has_value()) break;
-    const Job& job = (*lease)->job;
-    Assign assign;
-    assign.key = (*lease)->key;
-    assign.boundary_epoch = (*lease)->boundary_epoch;
-    assign.model = job.spec.model;
-    assign.model_hash = job.model_hash;
-    assign.task = static_cast<uint8_t>(job.spec.task);
-    assign.chunk_tokens = job.spec.chunk;
-    assign.window = job.spec.window;
-    assign.max_logits_bytes = job.spec.max_logits_bytes;
-    assign.length = job.length;
-    assign.token_bytes = static_cast<uint8_t>(job.token_bytes);
-    worker.credit_bytes = 0;
+Assign Dispatcher::AssignOf(const Lease& lease) const {
+  const Job& job = lease.job;
+  Assign assign;
+  assign.key = lease.key;
+  if (lease.key.chunk == 0) {
+    if (job.start_position > 0) assign.boundary = job.start_boundary;
+  } else if (lease.before_worker.empty()) {
+    assign.boundary = BoundaryName(job.id, lease.before_epoch, lease.key.chunk - 1);
+  } else {
+    assign.before = StreamName({job.id, lease.key.chunk - 1, lease.before_epoch});
+    const auto before = workers_.find(lease.before_worker);
+    if (before != workers_.end()) assign.before_links = before->second.links;
+  }
+  assign.model = job.spec.model;
+  assign.model_hash = job.model_hash;
+  assign.task = static_cast<uint8_t>(job.spec.task);
+  assign.chunk_tokens = job.spec.chunk;
+  assign.window = job.spec.window;
+  assign.max_logits_bytes = job.spec.max_logits_bytes;
+  assign.length = job.length;
+  assign.start_position = job.start_position;
+  assign.token_bytes = static_cast<uint8_t>(job.token_bytes);
+  assign.trace = job.trace;
+  return assign;
+}
+
+absl::Status Dispatcher::GiveChunks() {
+  // Those without work first; the others get a chunk to go on with only where nobody is idle.
+  std::vector<LeaseRequest> requests;
+  for (const bool idle : {true, false}) {
+    if (!idle && !requests.empty()) break;
+    for (const auto& [name, worker] : workers_) {
+      const auto busy =
+          std::count_if(worker.leases.begin(), worker.leases.end(),
+                        [&](const Place& place) { return !leases_.at(place).done.has_value(); });
+      if ((busy == 0) != idle || busy >= worker.info.slots) continue;
+      if (static_cast<int64_t>(worker.leases.size()) > 2 * worker.info.slots) continue;
+      requests.push_back({name, worker.credit_bytes});
+    }
+  }
+  if (requests.empty()) return absl::OkStatus();
+  auto leases = store_.LeaseChunks(requests, now_ms_);
+  if (!leases.ok()) return leases.status();
+  std::set<Place> taken_back;  // with another of these leases
+  for (size_t i = 0; i < requests.size(); ++i) {
+    if (!(*leases)[i].has_value()) continue;
+    const Lease& lease = *(*leases)[i];
+    const std::string& name = requests[i].worker;
+    const Place place{lease.key.job, lease.key.chunk};
+    if (taken_back.count(place) > 0) continue;
+    Assign assign = AssignOf(lease);
     if (!send_(name, assign)) {
-      absl::Status back = store_.HandBack(assign.key);
-      if (!back.ok()) return back;
+      workers_[name].info.slots = 0;  // until it speaks
+      const auto cut = store_.HandBack(lease.key);
+      if (!cut.ok()) return cut.status();
+      for (const ChunkKey& key : *cut) taken_back.insert({key.job, key.chunk});
+      Cut(*cut, "the chunk before it was not computed");
       continue;
     }
-    leases_[job.id] = {assign.key, name, now_ms_ + options_.lease_ms, std::move(assign)};
+    options_.probe->Dispatched(lease.job.ChunkTokens(lease.key.chunk));
+    leases_[place] = {lease.key, name, now_ms_ + options_.lease_ms, std::move(assign), {}};
+    workers_[name].leases.push_back(place);
   }
-  return absl::OkStatus();
-}
-
-absl::Status Dispatcher::Finish() {
-  if (!complete_) return absl::OkStatus();
-  const absl::StatusOr<std::vector<Job>> jobs = store_.Complete(kFinishAtOnce);
-  if (!jobs.ok()) return jobs.status();
-  for (const Job& job : *jobs) {
-    absl::Status finished = FinishJob(job, store_, objects_, now_ms_);
-    if (!finished.ok()) return finished;
-  }
-  complete_ = static_cast<int64_t>(jobs->size()) == kFinishAtOnce;
   return absl::OkStatus();
 }
 

@@ -1,6 +1,11 @@
 // Gives chunks to workers and takes their results: the logic of one scheduler, with no socket, no
 // thread and no clock of its own.
 //
+// Consecutive chunks of a job are given to whoever is free, each with the name of the stream in
+// which the chunk before it hands on its states, so that they are computed at the same time.
+// They commit in order: a result that comes before its turn waits here. A chunk that is lost takes
+// those after it with it.
+//
 // The job store decides what is true; here is only what may be forgotten: which workers there are,
 // and until when each lease is believed in. A scheduler that starts anew believes in every lease it
 // finds for one lease time, so that workers that went on computing lose nothing.
@@ -9,22 +14,28 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "observability/server_probe.h"
 #include "scheduler/job_store.h"
-#include "scheduler/object_store.h"
 #include "scheduler/protocol/messages.h"
+#include "scheduler/worker_info.h"
 
 namespace longwave {
 
 struct DispatcherOptions {
-  int64_t lease_ms = 6000;  // a worker unheard of for so long is lost
-  std::string models;       // for Welcome
+  int64_t lease_ms = 6000;      // a worker unheard of for so long is lost
+  std::string objects, models;  // for Welcome
+  // Called where a job's last chunk is committed: its manifest is to be written.
+  std::function<void()> complete = [] {};
+  ServerProbe* probe = nullptr;  // outlives the dispatcher
 };
 
 class Dispatcher {
@@ -32,14 +43,14 @@ class Dispatcher {
   // False where the worker cannot be reached.
   using SendFn = std::function<bool(const std::string& worker, const Message& message)>;
 
-  Dispatcher(JobStore& store, ObjectStore& objects, DispatcherOptions options, SendFn send)
-      : store_(store), objects_(objects), options_(std::move(options)), send_(std::move(send)) {}
+  Dispatcher(JobStore& store, DispatcherOptions options, SendFn send)
+      : store_(store), options_(std::move(options)), send_(std::move(send)) {}
 
   // Once, first: leases of before are believed in for one lease time.
   absl::Status Start(int64_t now_ms);
   void Receive(const std::string& worker, const Message& message, int64_t now_ms);
-  // Leases that ran out, chunks for idle workers, jobs that are complete. An error is the store's
-  // or the object store's; what was not done is done by a later call.
+  // Results whose turn it is, leases that ran out, chunks for those who are free. An error is the
+  // store's; what was not done is done by a later call.
   absl::Status Tick(int64_t now_ms);
   // That process has ended: no need to wait for its lease to run out.
   absl::Status WorkerEnded(const std::string& worker, int64_t now_ms);
@@ -48,23 +59,28 @@ class Dispatcher {
 
   size_t workers() const { return workers_.size(); }
   size_t leases() const { return leases_.size(); }
+  std::vector<WorkerInfo> Workers() const;
 
  private:
+  using Place = std::pair<std::string, int64_t>;  // job, chunk
   struct Worker {
-    std::string device;
-    int64_t seen_ms = 0;
-    int64_t credit_bytes = 0;  // 0: not idle
+    WorkerInfo info;
+    std::string links;
+    int64_t credit_bytes = 0;
+    int64_t busy_us = 0;        // for `tokens`
+    std::vector<Place> leases;  // in the order they were given
   };
   struct Held {
     ChunkKey key;
     std::string worker;
     int64_t until_ms = 0;
     std::optional<Assign> assign;  // none: of a scheduler before this one
+    std::optional<Done> done;      // waits for its turn
   };
+  using Leases = std::map<Place, Held>;
 
   void On(const std::string& worker, const Hello& message);
-  void On(const std::string& worker, const Ready& message);
-  void On(const std::string& worker, const Progress& message);
+  void On(const std::string& worker, const Report& message);
   void On(const std::string& worker, const Done& message);
   void On(const std::string& worker, const Failed& message);
   void On(const std::string& worker, const HandBack& message);
@@ -72,34 +88,36 @@ class Dispatcher {
   template <typename NotForUs>
   void On(const std::string& worker, const NotForUs& message) {}
 
-  Held* Find(const ChunkKey& key);  // the lease of exactly this key; null: none
-  Held* HeldBy(const std::string& worker);
-  // The store has settled `key` one way or another, or refused: tells the worker.
-  void Settle(const std::string& worker, const ChunkKey& key, const absl::Status& status,
-              const char* reason);
+  Held* Find(const std::string& worker, const ChunkKey& key);  // its lease of exactly this key
+  // The lease is over. Returns the next one.
+  Leases::iterator Release(Leases::iterator lease);
+  void Release(const ChunkKey& key);  // if it is held
+  // The store answered to a chunk's end of another kind than a commit: `cut` is taken from its
+  // workers, and `worker` is told.
+  void Settle(const std::string& worker, const ChunkKey& key,
+              const absl::StatusOr<std::vector<ChunkKey>>& cut, const char* reason);
+  void Cut(const std::vector<ChunkKey>& keys, const char* reason);
+  void Committed(const std::string& worker, const ChunkKey& key, const Job& job);
+  absl::Status Lose(Leases::iterator lease);
+  void WorkerLost(const std::string& worker);
+  void Forget(const std::string& worker);
+  absl::Status CommitDone();
   absl::Status Expire();
-  absl::Status AssignChunks();
-  absl::Status Finish();
+  absl::Status Reconcile();
+  absl::Status GiveChunks();
+  Assign AssignOf(const Lease& lease) const;
 
   JobStore& store_;
-  ObjectStore& objects_;
   const DispatcherOptions options_;
   SendFn send_;
   int64_t now_ms_ = 0;
+  int64_t reconciled_ms_ = 0;
   bool draining_ = false;
-  bool complete_ = true;  // there may be complete jobs without a manifest
+  bool done_ = false;  // some lease has a result that was not offered to the store
   std::map<std::string, Worker> workers_;
-  std::map<std::string, Held> leases_;  // by job: one chunk of a job is leased at a time
+  Leases leases_;
+  // Workers that were lost lately: when, and at which chunk.
+  std::deque<std::pair<int64_t, Place>> losses_;
 };
-
-// (rows), or (rows, columns).
-std::vector<int64_t> OutputShape(const Job& job);
-// Writes the manifest of a job whose chunks are all committed, marks it succeeded and removes what
-// no committed chunk names.
-absl::Status FinishJob(const Job& job, JobStore& store, ObjectStore& objects, int64_t now_ms);
-// Removes all of a job that is over from the object store, but for the committed outputs and the
-// manifest if `keep_outputs`.
-absl::Status RemoveObjects(const Job& job, bool keep_outputs, JobStore& store,
-                           ObjectStore& objects);
 
 }  // namespace longwave

@@ -4,6 +4,7 @@
 
 #include <deque>
 #include <filesystem>
+#include <map>
 #include <random>
 
 #include "absl/strings/match.h"
@@ -11,6 +12,8 @@
 #include "formats/sha256.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "scheduler/finish_job.h"
+#include "scheduler/object_store.h"
 
 namespace longwave {
 namespace {
@@ -40,13 +43,18 @@ class DispatcherTest : public ::testing::Test {
     dispatcher_.reset();
     store_.reset();
     store_ = *JobStore::Open(*OpenSqlite(folder_ + "/db"));
-    dispatcher_ =
-        std::make_unique<Dispatcher>(*store_, *objects_, DispatcherOptions{kLease, "/models"},
-                                     [this](const std::string& worker, const Message& message) {
-                                       if (unreachable_ == worker) return false;
-                                       sent_.push_back({worker, message});
-                                       return true;
-                                     });
+    DispatcherOptions options;
+    options.lease_ms = kLease;
+    options.objects = objects_->uri();
+    options.models = "/models";
+    options.probe = &probe_;
+    options.complete = [this] { ++complete_; };
+    dispatcher_ = std::make_unique<Dispatcher>(
+        *store_, options, [this](const std::string& worker, const Message& message) {
+          if (unreachable_ == worker) return false;
+          sent_.push_back({worker, message});
+          return true;
+        });
     ASSERT_TRUE(dispatcher_->Start(now_).ok());
   }
 
@@ -58,7 +66,7 @@ class DispatcherTest : public ::testing::Test {
     job.spec.chunk = kChunk;
     job.model_hash = "hash";
     ASSERT_TRUE(store_->Create(job, now_).ok());
-    ASSERT_TRUE(store_->SetPlan(id, {chunks * kChunk - 3, 1}).ok());
+    ASSERT_TRUE(store_->SetPlan(id, {chunks * kChunk - 3, 1}, now_).ok());
   }
 
   void Say(const std::string& worker, const Message& message) {
@@ -77,13 +85,35 @@ class DispatcherTest : public ::testing::Test {
     sent_.clear();
     return names;
   }
-  void Join(const std::string& worker) {
-    Say(worker, Hello{1, "cpu"});
-    Say(worker, Ready{1 << 20});
+  // What was assigned since the last call, by job and chunk: "a/0".
+  std::map<std::string, std::pair<std::string, Assign>> Assigned() {
+    std::map<std::string, std::pair<std::string, Assign>> assigned;
+    for (const auto& [worker, message] : sent_) {
+      if (const auto* assign = std::get_if<Assign>(&message)) {
+        assigned[absl::StrCat(assign->key.job, "/", assign->key.chunk)] = {worker, *assign};
+      }
+    }
+    sent_.clear();
+    return assigned;
+  }
+  void Join(const std::string& worker, int64_t slots = 1) {
+    Say(worker, Hello{kProtocolVersion, "cpu", "tcp://" + worker});
+    Say(worker, Report{slots, 1 << 20, {}});
+  }
+  void FinishJobs() {
+    const auto complete = store_->Complete(10);
+    for (const Job& job : *complete) {
+      ASSERT_TRUE(FinishJob(job, *store_, *objects_, now_).ok());
+    }
+  }
+  void SayDone(const std::string& worker, const ChunkKey& key) {
+    Say(worker, Done{key, 20, "a", "b", 1000});
   }
 
   std::string folder_, unreachable_;
   int64_t now_ = 1000;
+  int complete_ = 0;
+  ServerProbe probe_;
   std::unique_ptr<ObjectStore> objects_;
   std::unique_ptr<JobStore> store_;
   std::unique_ptr<Dispatcher> dispatcher_;
@@ -91,7 +121,7 @@ class DispatcherTest : public ::testing::Test {
 };
 
 TEST_F(DispatcherTest, ARegisteredWorkerGetsAChunk) {
-  Say("w", Ready{1 << 20});
+  Say("w", Report{1, 1 << 20, {}});
   EXPECT_THAT(Sent(), ElementsAre("w Unknown"));
   Join("w");
   EXPECT_THAT(Sent(), ElementsAre("w Welcome"));
@@ -102,59 +132,181 @@ TEST_F(DispatcherTest, ARegisteredWorkerGetsAChunk) {
   EXPECT_EQ(assign.key, (ChunkKey{"a", 0, 1}));
   EXPECT_EQ(assign.chunk_tokens, kChunk);
   EXPECT_EQ(assign.length, 13);
+  EXPECT_EQ(assign.boundary + assign.before + assign.before_links, "");
   Sent();
   Tick();
-  Say("w", Ready{1 << 20});  // the assignment was lost on its way
+  Say("w", Report{1, 1 << 20, {}});  // the assignment was lost on its way
   EXPECT_THAT(Sent(), ElementsAre("w Assign"));
-  Say("w", Done{assign.key, 32, "a", "b"});
-  Say("w", Done{assign.key, 32, "a", "b"});  // the answer was lost
-  EXPECT_THAT(Sent(), ElementsAre("w Committed", "w Committed"));
+  SayDone("w", assign.key);
+  SayDone("w", assign.key);
+  Say("w", Report{0, 1 << 20, {assign.key}});
   Tick();
-  EXPECT_THAT(Sent(), ElementsAre());  // no credit
+  EXPECT_THAT(Sent(), ElementsAre("w Committed"));
+  SayDone("w", assign.key);  // the answer was lost
+  EXPECT_THAT(Sent(), ElementsAre("w Committed"));
+  Tick();
+  EXPECT_THAT(Sent(), ElementsAre());  // no slots
+  Say("w", Report{1, 1 << 20, {}});
+  Tick();
+  const Assign next = std::get<Assign>(sent_.back().second);
+  EXPECT_EQ(next.key, (ChunkKey{"a", 1, 2}));
+  EXPECT_EQ(next.boundary, BoundaryName("a", 1, 0));
+  EXPECT_EQ(complete_, 0);
+  SayDone("w", next.key);
+  Tick();
+  EXPECT_EQ(complete_, 1);
+  EXPECT_EQ(dispatcher_->Workers()[0].tokens, 13);
+  EXPECT_DOUBLE_EQ(dispatcher_->Workers()[0].tokens_per_second, 13 / 0.002);
+}
+
+TEST_F(DispatcherTest, AJobSpreadsOverThoseWhoAreIdleAndCommitsInOrder) {
+  for (const char* worker : {"u", "v", "w"}) Join(worker, 2);
+  Add("a", 5);
+  Tick();
+  auto given = Assigned();
+  ASSERT_EQ(given.size(), 3u);  // nobody gets a second chunk while others have none
+  EXPECT_EQ(given["a/0"].first, "u");
+  EXPECT_EQ(given["a/1"].second.before, StreamName(given["a/0"].second.key));
+  EXPECT_EQ(given["a/1"].second.before_links, "tcp://u");
+  EXPECT_EQ(given["a/2"].second.before_links, "tcp://v");
+  EXPECT_EQ(given["a/2"].second.boundary, "");
+  Tick();
+  auto more = Assigned();  // and then one to go on with
+  ASSERT_EQ(more.size(), 2u);
+  EXPECT_EQ(more["a/3"].first, "u");
+  EXPECT_EQ(more["a/3"].second.before_links, "tcp://w");
+  SayDone("w", given["a/2"].second.key);
+  SayDone("v", given["a/1"].second.key);
+  Tick();
+  EXPECT_EQ(store_->Get("a")->committed, 0);
+  EXPECT_THAT(Sent(), ElementsAre());
+  SayDone("u", given["a/0"].second.key);
+  Tick();
+  EXPECT_EQ(store_->Get("a")->committed, 3);
+  EXPECT_THAT(Sent(), ElementsAre("u Committed", "v BoundaryReady", "v Committed",
+                                  "w BoundaryReady", "w Committed", "u BoundaryReady"));
+}
+
+TEST_F(DispatcherTest, AJobShrinksWhereOthersWait) {
+  Join("v");
+  Join("w");
+  Add("a", 4);
+  Tick();
+  auto given = Assigned();
+  Add("b", 1);
+  SayDone("v", given["a/0"].second.key);
+  SayDone("w", given["a/1"].second.key);
+  Tick();
+  given = Assigned();
+  ASSERT_EQ(given.size(), 2u);
+  EXPECT_EQ(given.count("b/0"), 1u);
+}
+
+TEST_F(DispatcherTest, ALostChunkTakesThoseAfterItWithIt) {
+  for (const char* worker : {"u", "v", "w"}) Join(worker);
+  Add("a", 3);
+  Tick();
+  auto given = Assigned();
+  SayDone("w", given["a/2"].second.key);
+  ASSERT_TRUE(dispatcher_->WorkerEnded("v", now_).ok());
+  EXPECT_THAT(Sent(), ElementsAre("w Dropped"));
+  Tick();
+  given = Assigned();
+  EXPECT_EQ(given["a/1"].second.key, (ChunkKey{"a", 1, 4}));
+  EXPECT_EQ(given["a/1"].second.before_links, "tcp://u");
+  SayDone("w", ChunkKey{"a", 2, 3});  // of the epoch before
+  EXPECT_THAT(Sent(), ElementsAre("w Dropped"));
+}
+
+TEST_F(DispatcherTest, AResultIsNotLostWithItsWorker) {
+  Join("v");
+  Join("w");
+  Add("a", 2);
+  Tick();
+  auto given = Assigned();
+  SayDone("w", given["a/1"].second.key);
+  Say("w", Goodbye{});
+  for (int i = 0; i < 5; ++i) {
+    Say("v", Report{1, 1 << 20, {given["a/0"].second.key}});
+    Tick(kLease - 1);
+  }
+  SayDone("v", given["a/0"].second.key);
+  Tick();
+  EXPECT_EQ(store_->Get("a")->committed, 2);
+  EXPECT_EQ(store_->Get("a")->epoch, 2);
+}
+
+TEST_F(DispatcherTest, AFailureOrARefusalOfOneChunkIsToldToThoseAfterIt) {
+  for (const char* worker : {"u", "v", "w"}) Join(worker);
+  Add("a", 3);
+  Tick();
+  auto given = Assigned();
+  Say("u", Failed{given["a/0"].second.key, false, "bad luck"});
+  EXPECT_THAT(Sent(), ElementsAre("u Dropped", "v Dropped", "w Dropped"));
+  Tick(10000);
+  for (const char* worker : {"u", "v", "w"}) Join(worker);
+  Tick();
+  given = Assigned();
+  ASSERT_EQ(given.size(), 3u);
+  Say("v", HandBack{given["a/1"].second.key});
+  EXPECT_THAT(Sent(), ElementsAre("v Dropped", "w Dropped"));
+}
+
+TEST_F(DispatcherTest, ACancelledJobsWorkersHearOfIt) {
+  Join("v");
+  Join("w");
+  Add("a", 2);
+  Tick();
+  Sent();
+  ASSERT_TRUE(store_->Cancel("a", now_).ok());
+  Tick(1000);
+  EXPECT_THAT(Sent(), ElementsAre("v Dropped", "w Dropped"));
 }
 
 TEST_F(DispatcherTest, ALeaseLivesAsLongAsItsWorkerSpeaks) {
-  Join("w");
   Join("v");
   Add("a", 1);
   Tick();
-  ASSERT_EQ(sent_.back().first, "v");  // by name
-  const ChunkKey key = std::get<Assign>(sent_.back().second).key;
+  const ChunkKey key = Assigned()["a/0"].second.key;
+  Join("w");
   for (int i = 0; i < 10; ++i) {
-    Say("v", Progress{key});
-    Say("w", Ready{1 << 20});
+    Say("v", Report{1, 1 << 20, {key}});
+    Say("w", Report{1, 1 << 20, {}});
     Tick(kLease - 1);
   }
   Sent();
-  Say("w", Ready{1 << 20});
+  Say("w", Report{1, 1 << 20, {}});
   Tick(1);
-  Tick(kLease - 1);
-  EXPECT_EQ(std::get<Assign>(sent_.back().second).key, (ChunkKey{"a", 0, 2}));
-  Sent();
-  Say("v", Hello{1, "cpu"});
-  Say("v", Progress{key});
-  Say("v", Done{key, 20, "a", "b"});
+  EXPECT_EQ(Assigned()["a/0"].second.key, (ChunkKey{"a", 0, 2}));
+  Say("v", Hello{kProtocolVersion, "cpu", ""});
+  Say("v", Report{1, 1 << 20, {key}});
+  SayDone("v", key);
   EXPECT_THAT(Sent(), ElementsAre("v Welcome", "v Dropped", "v Dropped"));
 }
 
 TEST_F(DispatcherTest, ANewSchedulerBelievesInLeasesThatItFinds) {
+  Join("v");
   Join("w");
-  Add("a", 1);
+  Add("a", 2);
   Tick();
-  const ChunkKey key = std::get<Assign>(sent_.back().second).key;
+  auto given = Assigned();
   Restart();
   Join("other");
   Tick(kLease - 1);
   Sent();
-  Say("w", Progress{key});
-  Say("w", Hello{1, "cpu"});
-  Say("w", Progress{key});
+  for (const char* worker : {"v", "w"}) {
+    const ChunkKey key = given[worker == std::string("v") ? "a/0" : "a/1"].second.key;
+    Say(worker, Report{1, 1 << 20, {key}});
+    Say(worker, Hello{kProtocolVersion, "cpu", ""});
+    Say(worker, Report{1, 1 << 20, {key}});
+  }
   Tick(kLease - 1);
-  EXPECT_THAT(Sent(), ElementsAre("w Unknown", "w Welcome"));
-  Say("w", Done{key, 20, "a", "b"});
-  EXPECT_THAT(Sent(), ElementsAre("w Committed"));
+  EXPECT_THAT(Sent(), ElementsAre("v Unknown", "v Welcome", "w Unknown", "w Welcome"));
+  SayDone("v", given["a/0"].second.key);
+  SayDone("w", given["a/1"].second.key);
   Tick();
-  EXPECT_EQ(store_->Get("a")->state, JobState::kSucceeded);
+  EXPECT_EQ(store_->Get("a")->committed, 2);
+  EXPECT_EQ(complete_, 1);
 }
 
 TEST_F(DispatcherTest, AnAssignmentThatNeverLeftIsNoLoss) {
@@ -164,7 +316,7 @@ TEST_F(DispatcherTest, AnAssignmentThatNeverLeftIsNoLoss) {
   Tick();
   EXPECT_TRUE(store_->Leased()->empty());
   unreachable_ = "";
-  Say("w", Ready{1 << 20});
+  Say("w", Report{1, 1 << 20, {}});
   Tick();
   Restart();  // and this one was lost with the scheduler
   Join("w");
@@ -192,6 +344,20 @@ TEST_F(DispatcherTest, AnEndedWorkerIsLostAtOnceAndOneThatLeavesIsNot) {
   EXPECT_THAT(job->error, HasSubstr("workers w2, w3, w4"));
 }
 
+TEST_F(DispatcherTest, WhereOthersAreLostTooTheChunkIsNotToBlame) {
+  Join("idle0");
+  Add("a", 1);
+  for (int i = 0; i < 6; ++i) {
+    Tick(100);
+    ASSERT_TRUE(dispatcher_->WorkerEnded(Assigned()["a/0"].first, now_).ok());
+    Join(absl::StrCat("w", i));
+    Tick();
+    Join(absl::StrCat("idle", i + 1));
+    ASSERT_TRUE(dispatcher_->WorkerEnded(absl::StrCat("idle", i + 1), now_).ok());
+  }
+  EXPECT_EQ(store_->Get("a")->state, JobState::kRunning);
+}
+
 TEST_F(DispatcherTest, ADrainGivesOutNothing) {
   Join("w");
   dispatcher_->StartDrain();
@@ -199,7 +365,7 @@ TEST_F(DispatcherTest, ADrainGivesOutNothing) {
   Tick();
   Join("late");
   EXPECT_THAT(Sent(), ElementsAre("w Welcome", "w Drain", "late Welcome", "late Drain"));
-  Say("old", Hello{99, "cpu"});
+  Say("old", Hello{99, "cpu", ""});
   EXPECT_THAT(Sent(), ElementsAre("old Drain"));
 }
 
@@ -207,29 +373,35 @@ TEST_F(DispatcherTest, AFinishedJobKeepsItsOutputsAndManifestAlone) {
   Join("w");
   Add("a", 1);
   Tick();
-  const ChunkKey key = std::get<Assign>(sent_.back().second).key;
+  const ChunkKey key = Assigned()["a/0"].second.key;
   const std::string values(5 * sizeof(float), 'v');
   for (const std::string& name :
        {OutputName("a", 1, 0), BoundaryName("a", 1, 0), TokensName("a"), OutputName("a", 0, 0)}) {
     ASSERT_TRUE(objects_->Write(name, values).ok());
   }
-  Say("w", Done{key, 20, HexSha256(values), "b"});
+  Say("w", Done{key, 20, HexSha256(values), "b", 1});
   Tick();
+  FinishJobs();
   EXPECT_THAT(*objects_->List("jobs/a"), ElementsAre("jobs/a/1/0.output", "jobs/a/manifest.json"));
   EXPECT_THAT(*objects_->ReadAll(ManifestName("a"), 10000),
               AllOf(HasSubstr(HexSha256(values)), HasSubstr("\"shape\":[5]")));
 }
 
-// Workers that compute a chain, die, freeze and lose messages; schedulers that are killed. In the
-// end every job has the output of an undisturbed run, or was parked by three losses.
+// Workers that compute chains side by side, die, freeze and lose messages; schedulers that are
+// killed. In the end every job has the output of an undisturbed run, or was parked.
 class Storm : public DispatcherTest, public ::testing::WithParamInterface<int> {};
 
 TEST_P(Storm, LosesNothing) {
+  struct Chunk {
+    Assign assign;
+    int64_t ready_at = 0;
+    std::optional<Message> result;
+  };
   struct SimWorker {
     bool known = false;
-    std::optional<Assign> work;
-    std::optional<Message> result;
-    int64_t ready_at = 0, frozen_until = 0;
+    std::map<std::string, Chunk> chunks;         // by stream
+    std::map<std::string, std::string> streams;  // what it hands on
+    int64_t frozen_until = 0;
     std::deque<Message> inbox;
   };
   std::mt19937_64 random(GetParam());
@@ -241,12 +413,26 @@ TEST_P(Storm, LosesNothing) {
     const std::string hash = HexSha256(absl::StrCat(job, chunk, before));
     return std::pair(hash, hash.substr(0, tokens * 4));
   };
+  // What the chunk starts from, if it is there: the boundary, or another's stream.
+  const auto before = [&](const Assign& assign) -> std::optional<std::string> {
+    if (!assign.boundary.empty()) {
+      const auto boundary = objects_->ReadAll(assign.boundary, 1000);
+      if (boundary.ok()) return *boundary;
+      return std::nullopt;  // its job is over
+    }
+    if (assign.before.empty()) return "";
+    for (auto& [name, worker] : workers) {
+      if ("tcp://" + name != assign.before_links) continue;
+      const auto found = worker.streams.find(assign.before);
+      if (found != worker.streams.end()) return found->second;
+    }
+    return std::nullopt;
+  };
   const int64_t jobs = 4;
-  for (int64_t i = 0; i < jobs; ++i) Add(absl::StrCat("job", i), 1 + below(6));
-  int64_t granted = 0;
-  for (int step = 0; step < 4000; ++step) {
+  for (int64_t i = 0; i < jobs; ++i) Add(absl::StrCat("job", i), 1 + below(8));
+  for (int step = 0; step < 6000; ++step) {
     now_ += below(400);
-    while (workers.size() < 3) workers[absl::StrCat("w", ++names)];
+    while (workers.size() < 4) workers[absl::StrCat("w", ++names)];
     for (auto& [worker, message] : sent_) {
       if (below(20) > 0 && workers.contains(worker)) workers[worker].inbox.push_back(message);
     }
@@ -257,45 +443,44 @@ TEST_P(Storm, LosesNothing) {
         if (std::holds_alternative<Welcome>(message)) worker.known = true;
         if (std::holds_alternative<Unknown>(message)) worker.known = false;
         if (const Assign* assign = std::get_if<Assign>(&message)) {
-          if (worker.work.has_value()) continue;
-          ++granted;
-          worker.work = *assign;
-          worker.ready_at = now_ + below(3000);
+          worker.chunks.try_emplace(StreamName(assign->key),
+                                    Chunk{*assign, now_ + below(3000), {}});
         }
-        const ChunkKey* over = nullptr;
-        if (const auto* done = std::get_if<Committed>(&message)) over = &done->key;
-        if (const auto* drop = std::get_if<Dropped>(&message)) over = &drop->key;
-        if (over != nullptr && worker.work.has_value() && worker.work->key == *over) {
-          worker.work.reset();
-          worker.result.reset();
+        if (const auto* ready = std::get_if<BoundaryReady>(&message)) {
+          const auto found = worker.chunks.find(StreamName(ready->key));
+          if (found != worker.chunks.end()) found->second.assign.boundary = ready->boundary;
+        }
+        if (const auto* done = std::get_if<Committed>(&message)) {
+          worker.chunks.erase(StreamName(done->key));
+        }
+        if (const auto* drop = std::get_if<Dropped>(&message)) {
+          worker.chunks.erase(StreamName(drop->key));
         }
       }
       worker.inbox.clear();
-      if (worker.work.has_value() && !worker.result.has_value() && worker.ready_at <= now_) {
-        const ChunkKey& key = worker.work->key;
-        std::string before;
-        if (key.chunk > 0) {
-          const auto boundary = objects_->ReadAll(
-              BoundaryName(key.job, worker.work->boundary_epoch, key.chunk - 1), 1000);
-          if (!boundary.ok()) continue;  // its job is over
-          before = *boundary;
-        }
-        const int64_t tokens = std::min(kChunk, worker.work->length - key.chunk * kChunk);
-        const auto [state, output] = value(key.job, key.chunk, before, tokens);
+      for (auto& [stream, chunk] : worker.chunks) {
+        if (chunk.result.has_value() || chunk.ready_at > now_) continue;
+        const ChunkKey& key = chunk.assign.key;
+        const std::optional<std::string> start = before(chunk.assign);
+        if (!start.has_value()) continue;
+        const int64_t tokens = std::min(kChunk, chunk.assign.length - key.chunk * kChunk);
+        const auto [state, output] = value(key.job, key.chunk, *start, tokens);
+        worker.streams[stream] = state;
         ASSERT_TRUE(objects_->Write(BoundaryName(key.job, key.epoch, key.chunk), state).ok());
         ASSERT_TRUE(objects_->Write(OutputName(key.job, key.epoch, key.chunk), output).ok());
-        worker.result = Done{key, static_cast<int64_t>(output.size()), HexSha256(output), ""};
-        if (below(15) == 0) worker.result = Failed{key, false, "bad luck"};
+        chunk.result = Done{key, static_cast<int64_t>(output.size()), HexSha256(output), "", 1};
+        if (below(25) == 0) chunk.result = Failed{key, false, "bad luck"};
       }
       if (below(20) == 0) continue;  // what it says is lost
       if (!worker.known) {
-        Say(name, Hello{1, "sim"});
-      } else if (worker.result.has_value()) {
-        Say(name, *worker.result);
-      } else if (worker.work.has_value()) {
-        Say(name, Progress{worker.work->key});
-      } else {
-        Say(name, Ready{1 << 20});
+        Say(name, Hello{kProtocolVersion, "sim", "tcp://" + name});
+        continue;
+      }
+      Report report{2, 1 << 20, {}};
+      for (const auto& [stream, chunk] : worker.chunks) report.held.push_back(chunk.assign.key);
+      Say(name, report);
+      for (const auto& [stream, chunk] : worker.chunks) {
+        if (chunk.result.has_value()) Say(name, *chunk.result);
       }
     }
     const int64_t what = below(400);
@@ -304,31 +489,31 @@ TEST_P(Storm, LosesNothing) {
       std::next(workers.begin(), below(workers.size()))->second.frozen_until = now_ + 20000;
     if (what == 5) Restart();
     Tick();
-    if (store_->List(JobState::kQueued, 1 << 30, 10)->empty() &&
-        store_->List(JobState::kRunning, 1 << 30, 10)->empty()) {
+    FinishJobs();
+    const auto all = store_->List({}, 1 << 30, 10);
+    if (std::all_of(all->begin(), all->end(), [](const Job& job) { return IsOver(job.state); })) {
       break;
     }
   }
   for (int64_t i = 0; i < jobs; ++i) {
     const auto job = store_->Get(absl::StrCat("job", i));
     if (job->state == JobState::kFailed) {
-      EXPECT_TRUE(absl::StrContains(job->error, "lost its worker 3 times") ||
+      EXPECT_TRUE(absl::StrContains(job->error, "lost its worker") ||
                   absl::StrContains(job->error, "bad luck"))
           << job->error;
       continue;
     }
     ASSERT_EQ(job->state, JobState::kSucceeded) << job->id;
-    std::string before;
+    std::string state_before;
     const auto chunks = store_->Committed(job->id);
     ASSERT_EQ(static_cast<int64_t>(chunks->size()), job->chunks());
     for (const CommittedChunk& chunk : *chunks) {
       const auto [state, output] =
-          value(job->id, chunk.chunk, before, job->ChunkTokens(chunk.chunk));
+          value(job->id, chunk.chunk, state_before, job->ChunkTokens(chunk.chunk));
       EXPECT_EQ(*objects_->ReadAll(OutputName(job->id, chunk.epoch, chunk.chunk), 1000), output);
-      before = state;
+      state_before = state;
     }
   }
-  EXPECT_GE(granted, jobs);
 }
 
 INSTANTIATE_TEST_SUITE_P(Seeds, Storm, ::testing::Range(1, 11));

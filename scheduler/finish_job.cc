@@ -1,11 +1,13 @@
 // The end of a job: its manifest, and what of it stays in the object store.
+#include "scheduler/finish_job.h"
+
 #include <set>
 
 #include "absl/strings/str_cat.h"
 #include "boost/json/array.hpp"
 #include "boost/json/object.hpp"
 #include "boost/json/serialize.hpp"
-#include "scheduler/dispatcher.h"
+#include "scheduler/protocol/messages.h"
 
 namespace longwave {
 
@@ -66,6 +68,11 @@ absl::Status RemoveObjects(const Job& job, bool keep_outputs, JobStore& store,
     keep.insert(ManifestName(job.id));
     for (const CommittedChunk& chunk : *chunks) {
       keep.insert(OutputName(job.id, chunk.epoch, chunk.chunk));
+      keep.insert(TraceName(job.id, chunk.epoch, chunk.chunk));
+      // A session's next state.
+      if (!job.start_boundary.empty()) {
+        keep.insert(BoundaryName(job.id, chunk.epoch, chunk.chunk));
+      }
     }
   }
   const absl::StatusOr<std::vector<std::string>> names = objects.List(JobFolder(job.id));
@@ -73,6 +80,13 @@ absl::Status RemoveObjects(const Job& job, bool keep_outputs, JobStore& store,
   for (const std::string& name : *names) {
     if (keep.contains(name)) continue;
     absl::Status gone = objects.Delete(name);
+    if (!gone.ok()) return gone;
+  }
+  const absl::StatusOr<std::vector<PartialObject>> unfinished =
+      objects.ListPartial(JobFolder(job.id));
+  if (!unfinished.ok()) return unfinished.status();
+  for (const PartialObject& partial : *unfinished) {
+    absl::Status gone = objects.DeletePartial(partial);
     if (!gone.ok()) return gone;
   }
   return absl::OkStatus();

@@ -5,57 +5,52 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "scheduler/job_store_schema.h"
+#include "scheduler/job_transaction.h"
+#include "scheduler/lease_round.h"
+#include "scheduler/schema.h"
 
 namespace longwave {
 namespace {
 
 constexpr const char* kStateNames[] = {"queued", "running", "succeeded", "failed", "cancelled"};
 
-constexpr char kJobColumns[] =
-    "id, number, model, model_hash, input, task, chunk, window_tokens, max_logits_bytes, "
-    "output_columns, state, error, length, token_bytes, committed, epoch, computed, output_bytes, "
-    "created_ms, started_ms, finished_ms";
-
-int64_t Number(const SqlValue& value) { return std::get<int64_t>(value); }
-const std::string& Text(const SqlValue& value) { return std::get<std::string>(value); }
-
-absl::StatusOr<Job> JobOf(const std::vector<SqlValue>& row) {
-  size_t i = 0;
-  const auto text = [&] { return Text(row[i++]); };
-  const auto number = [&] { return Number(row[i++]); };
-  Job job;
-  job.id = text();
-  job.number = number();
-  job.spec.model = text();
-  job.model_hash = text();
-  job.spec.input = text();
-  const absl::StatusOr<Task> task = ParseTask(text());
-  if (!task.ok()) return task.status();
-  job.spec.task = *task;
-  job.spec.chunk = number();
-  job.spec.window = number();
-  job.spec.max_logits_bytes = number();
-  job.columns = number();
-  const absl::StatusOr<JobState> state = ParseJobState(text());
-  if (!state.ok()) return state.status();
-  job.state = *state;
-  job.error = text();
-  for (int64_t* field : {&job.length, &job.token_bytes, &job.committed, &job.epoch, &job.computed,
-                         &job.output_bytes, &job.created_ms, &job.started_ms, &job.finished_ms}) {
-    *field = number();
-  }
-  return job;
-}
-
-bool SameRequest(const Job& job, const NewJob& other) {
+bool SameRequest(const NewJob& job, const NewJob& other) {
   const JobSpec &a = job.spec, &b = other.spec;
   return a.model == b.model && a.input == b.input && a.task == b.task && a.chunk == b.chunk &&
-         a.window == b.window && a.max_logits_bytes == b.max_logits_bytes;
+         a.window == b.window && a.max_logits_bytes == b.max_logits_bytes &&
+         job.priority == other.priority && job.time_limit_ms == other.time_limit_ms &&
+         job.start_boundary == other.start_boundary && job.start_position == other.start_position;
 }
 
-absl::Status Stale(const ChunkKey& key) {
-  return absl::AbortedError(absl::StrCat(key.ToString(), " is not what is leased now"));
+absl::Status Check(const NewJob& job) {
+  if (job.priority < -kMostPriority || job.priority > kMostPriority) {
+    return absl::InvalidArgumentError(absl::StrCat("priority ", job.priority, ": must be from ",
+                                                   -kMostPriority, " to ", kMostPriority));
+  }
+  if (job.time_limit_ms < 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("time_limit_ms ", job.time_limit_ms, ": must be 0 (no limit) or above"));
+  }
+  if (job.start_position < 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("start_position ", job.start_position, ": must be 0 or above"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckQueue(JobTransaction& change, const std::string& name) {
+  const absl::StatusOr<Tenant> tenant = change.GetTenant(name);
+  if (!tenant.ok()) return tenant.status();
+  if (tenant->most_queued_jobs == 0) return absl::OkStatus();
+  const absl::StatusOr<SqlResult> queued = change.Run(
+      "SELECT COUNT(*) FROM (SELECT 1 FROM jobs WHERE tenant = $1 AND state = 'queued' "
+      "LIMIT $2) AS first",
+      {{name, tenant->most_queued_jobs}});
+  if (!queued.ok()) return queued.status();
+  if (RowReader(queued->rows[0]).Number() < tenant->most_queued_jobs) return absl::OkStatus();
+  return absl::ResourceExhaustedError(absl::StrCat("tenant \"", name, "\" has ",
+                                                   tenant->most_queued_jobs,
+                                                   " queued jobs, as many as its quota allows"));
 }
 
 }  // namespace
@@ -83,71 +78,55 @@ std::string ChunkKey::ToString() const {
 }
 
 absl::StatusOr<std::unique_ptr<JobStore>> JobStore::Open(std::unique_ptr<SqlDatabase> database) {
-  std::unique_ptr<JobStore> store(new JobStore(std::move(database)));
-  absl::Status migrated = store->Migrate();
+  absl::Status migrated = Migrate(*database);
   if (!migrated.ok()) return migrated;
-  return store;
+  return std::unique_ptr<JobStore>(new JobStore(std::move(database)));
 }
 
-absl::Status JobStore::Migrate() {
-  return database_->Transaction([&] {
-    absl::Status status =
-        Change("CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL)", {}).status();
-    if (!status.ok()) return status;
-    const absl::StatusOr<SqlResult> found =
-        database_->Run("SELECT version FROM schema_version", {});
-    if (!found.ok()) return found.status();
-    if (found->rows.empty()) {
-      status = Change("INSERT INTO schema_version VALUES (0)", {}).status();
-    }
-    const int64_t known = static_cast<int64_t>(SchemaVersions().size());
-    const int64_t version = found->rows.empty() ? 0 : Number(found->rows[0][0]);
-    if (version > known) {
-      return absl::FailedPreconditionError(absl::StrCat("the database has schema version ", version,
-                                                        ", this program knows up to ", known));
-    }
-    for (int64_t i = version; status.ok() && i < known; ++i) {
-      for (const char* sql : SchemaVersions()[i]) {
-        if (status.ok()) status = Change(sql, {}).status();
-      }
-    }
-    if (!status.ok()) return status;
-    return Change("UPDATE schema_version SET version = $1", {known}).status();
+JobStore::JobStore(std::unique_ptr<SqlDatabase> database)
+    : database_(std::move(database)), fairness_(std::make_unique<Fairness>()) {}
+
+JobStore::~JobStore() = default;
+
+absl::Status JobStore::Write(int64_t now_ms, Work work) {
+  return database_->Write([&](SqlConnection& connection) {
+    JobTransaction change(connection, now_ms);
+    absl::Status status = work(change);
+    if (status.ok()) status = change.WriteEvents();
+    return status;
   });
 }
 
-absl::StatusOr<int64_t> JobStore::Change(const char* sql, const Values& values) {
-  const absl::StatusOr<SqlResult> result = database_->Run(sql, values);
-  if (!result.ok()) return result.status();
-  return result->changed;
+absl::Status JobStore::Schedule(int64_t now_ms, Work work) {
+  return Write(now_ms, [&](JobTransaction& change) {
+    const absl::StatusOr<SqlResult> row =
+        change.Run("SELECT term, server FROM leadership WHERE id = 1", {});
+    if (!row.ok()) return row.status();
+    RowReader leadership(row->rows[0]);
+    const int64_t term = leadership.Number(), ours = term_;
+    if (term != ours) {
+      return absl::AbortedError(absl::StrCat("server ", leadership.Text(), " leads in term ", term,
+                                             ", this one's term is ", ours));
+    }
+    return work(change);
+  });
 }
 
 absl::StatusOr<std::vector<Job>> JobStore::Jobs(const std::string& where, const Values& values) {
-  const absl::StatusOr<SqlResult> result = database_->Run(
-      absl::StrCat("SELECT ", kJobColumns, " FROM jobs WHERE ", where).c_str(), values);
+  const absl::StatusOr<SqlResult> result = database_->Read(SelectJobs(where).c_str(), values);
   if (!result.ok()) return result.status();
-  std::vector<Job> jobs;
-  for (const auto& row : result->rows) {
-    absl::StatusOr<Job> job = JobOf(row);
-    if (!job.ok()) return job.status();
-    jobs.push_back(*std::move(job));
-  }
-  return jobs;
-}
-
-absl::StatusOr<Job> JobStore::GetLocked(const std::string& id) {
-  absl::StatusOr<std::vector<Job>> jobs = Jobs("id = $1", {id});
-  if (!jobs.ok()) return jobs.status();
-  if (jobs->empty()) return absl::NotFoundError(absl::StrCat("there is no job \"", id, "\""));
-  return std::move(jobs->front());
+  return JobsOf(*result);
 }
 
 absl::StatusOr<Job> JobStore::Create(const NewJob& job, int64_t now_ms) {
-  const std::lock_guard<std::mutex> lock(mutex_);
+  absl::Status checked = Check(job);
+  if (!checked.ok()) return checked;
+  SqlValue key;
+  if (!job.idempotency_key.empty()) key = absl::StrCat(job.tenant, "/", job.idempotency_key);
   absl::StatusOr<Job> created;
-  absl::Status status = database_->Transaction([&] {
+  absl::Status status = Write(now_ms, [&](JobTransaction& change) {
     if (!job.idempotency_key.empty()) {
-      absl::StatusOr<std::vector<Job>> same = Jobs("idempotency_key = $1", {job.idempotency_key});
+      absl::StatusOr<std::vector<Job>> same = change.Jobs("idempotency_key = $1", {{key}});
       if (!same.ok()) return same.status();
       if (!same->empty()) {
         if (!SameRequest(same->front(), job)) {
@@ -159,318 +138,226 @@ absl::StatusOr<Job> JobStore::Create(const NewJob& job, int64_t now_ms) {
         return absl::OkStatus();
       }
     }
+    absl::Status status = CheckQueue(change, job.tenant);
+    if (!status.ok()) return status;
     const JobSpec& spec = job.spec;
-    absl::Status inserted =
-        Change(
-            "INSERT INTO jobs (id, number, idempotency_key, model, model_hash, input, task, chunk, "
-            "window_tokens, max_logits_bytes, output_columns, state, error, length, token_bytes, "
-            "committed, epoch, computed, output_bytes, leased, not_before_ms, created_ms, "
-            "started_ms, finished_ms) SELECT $1, COALESCE(MAX(number), 0) + 1, $2, $3, $4, $5, $6, "
-            "$7, $8, $9, $10, 'queued', '', -1, 0, 0, 0, 0, 0, 0, 0, $11, 0, 0 FROM jobs",
-            {job.id, job.idempotency_key.empty() ? SqlValue() : SqlValue(job.idempotency_key),
-             spec.model, job.model_hash, spec.input, std::string(Name(spec.task)), spec.chunk,
-             spec.window, spec.max_logits_bytes, job.columns, now_ms})
+    status =
+        change
+            .Change(
+                "INSERT INTO jobs (id, number, idempotency_key, model, model_hash, input, "
+                "task, chunk, window_tokens, max_logits_bytes, output_columns, state, error, "
+                "length, token_bytes, committed, epoch, computed, output_bytes, leased, "
+                "not_before_ms, created_ms, started_ms, finished_ms, tenant, created_by, "
+                "priority, time_limit_ms, start_boundary, start_position, trace, next_chunk) "
+                "SELECT $1, COALESCE(MAX(number), 0) + 1, $2, $3, $4, $5, $6, $7, $8, $9, "
+                "$10, 'queued', '', -1, 0, 0, 0, 0, 0, 0, 0, $11, 0, 0, $12, $13, $14, $15, "
+                "$16, $17, $18, 0 FROM jobs",
+                {{job.id, key, spec.model, job.model_hash, spec.input, std::string(Name(spec.task)),
+                  spec.chunk, spec.window, spec.max_logits_bytes, job.columns, now_ms, job.tenant,
+                  job.created_by, job.priority, job.time_limit_ms, job.start_boundary,
+                  job.start_position, int64_t{job.trace}}})
             .status();
-    if (inserted.ok()) created = GetLocked(job.id);
-    return inserted;
+    if (!status.ok()) return status;
+    created = change.Find(job.id);
+    if (created.ok()) change.Log(*created, "created", {});
+    return created.status();
   });
   if (!status.ok()) return status;
   return created;
 }
 
 absl::StatusOr<Job> JobStore::Get(const std::string& id) {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  return GetLocked(id);
+  absl::StatusOr<std::vector<Job>> jobs = Jobs("id = $1", {id});
+  if (!jobs.ok()) return jobs.status();
+  if (jobs->empty()) return absl::NotFoundError(absl::StrCat("there is no job \"", id, "\""));
+  return std::move(jobs->front());
 }
 
-absl::StatusOr<std::vector<Job>> JobStore::List(std::optional<JobState> state, int64_t before,
+absl::StatusOr<QueueSummary> JobStore::Queue() {
+  // Chunks are counted rounded up.
+  const absl::StatusOr<SqlResult> result = database_->Read(
+      "SELECT state, COUNT(*), "
+      "CAST(SUM(CASE WHEN length <= committed * chunk THEN 0 ELSE length - committed * chunk END) "
+      "AS BIGINT), "
+      "CAST(SUM(CASE WHEN length < 0 THEN 0 ELSE length / chunk + "
+      "CASE WHEN length % chunk = 0 THEN 0 ELSE 1 END - next_chunk END) AS BIGINT), "
+      "CAST(SUM(leased) AS BIGINT), CAST(SUM(committed) AS BIGINT) "
+      "FROM jobs WHERE state IN ('queued', 'running') GROUP BY state",
+      {});
+  if (!result.ok()) return result.status();
+  QueueSummary queue;
+  for (const SqlRow& columns : result->rows) {
+    RowReader row(columns);
+    const bool running = row.Text() == "running";
+    (running ? queue.jobs_running : queue.jobs_queued) = row.Number();
+    queue.tokens += row.Number();
+    queue.chunks_waiting += row.Number();
+    queue.chunks_leased += row.Number();
+    queue.chunks_committed += row.Number();
+  }
+  return queue;
+}
+
+absl::StatusOr<std::vector<Job>> JobStore::List(const JobFilter& filter, int64_t before,
                                                 int64_t limit) {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  if (!state.has_value()) {
-    return Jobs("number < $1 ORDER BY number DESC LIMIT $2", {before, limit});
-  }
-  return Jobs("number < $1 AND state = $2 ORDER BY number DESC LIMIT $3",
-              {before, std::string(Name(*state)), limit});
-}
-
-absl::Status JobStore::End(const std::string& id, JobState state, const std::string& error,
-                           int64_t now_ms) {
-  const absl::StatusOr<int64_t> changed = Change(
-      "UPDATE jobs SET state = $1, error = $2, finished_ms = $3, leased = 0 "
-      "WHERE id = $4 AND state IN ('queued', 'running')",
-      {std::string(Name(state)), error, now_ms, id});
-  if (!changed.ok()) return changed.status();
-  if (*changed == 0) {
-    const absl::StatusOr<Job> job = GetLocked(id);
-    if (!job.ok()) return job.status();
-    return absl::AbortedError(absl::StrCat("job ", id, " is ", Name(job->state), " already"));
-  }
-  // What a worker still holds of it is refused from here on.
-  return Change("UPDATE chunks SET state = 'idle' WHERE job = $1 AND state = 'leased'", {id})
-      .status();
+  std::string where = "number < $1";
+  Values values;
+  values.emplace_back(before);
+  const auto add = [&](const char* column, const std::string& value) {
+    values.emplace_back(value);
+    absl::StrAppend(&where, " AND ", column, " = $", values.size());
+  };
+  if (filter.state.has_value()) add("state", Name(*filter.state));
+  if (filter.task.has_value()) add("task", Name(*filter.task));
+  if (!filter.tenant.empty()) add("tenant", filter.tenant);
+  if (!filter.model.empty()) add("model", filter.model);
+  values.emplace_back(limit);
+  return Jobs(absl::StrCat(where, " ORDER BY number DESC LIMIT $", values.size()), values);
 }
 
 absl::StatusOr<Job> JobStore::Cancel(const std::string& id, int64_t now_ms) {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  absl::Status status =
-      database_->Transaction([&] { return End(id, JobState::kCancelled, "", now_ms); });
-  if (!status.ok()) return status;
-  return GetLocked(id);
-}
-
-absl::Status JobStore::Delete(const std::string& id) {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  return database_->Transaction([&] {
-    const absl::StatusOr<Job> job = GetLocked(id);
-    if (!job.ok()) return job.status();
-    if (!IsOver(job->state)) {
-      return absl::FailedPreconditionError(
-          absl::StrCat("job ", id, " is ", Name(job->state), ": cancel it first"));
-    }
-    return Change("DELETE FROM jobs WHERE id = $1", {id}).status();
-  });
-}
-
-absl::StatusOr<std::vector<Job>> JobStore::Unplanned(int64_t limit) {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  return Jobs("state = 'queued' AND length < 0 ORDER BY number LIMIT $1", {limit});
-}
-
-absl::Status JobStore::SetPlan(const std::string& id, const Plan& plan) {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  return database_->Transaction([&] {
-    const absl::StatusOr<int64_t> changed = Change(
-        "UPDATE jobs SET length = $1, token_bytes = $2 "
-        "WHERE id = $3 AND state = 'queued' AND length < 0",
-        {plan.length, plan.token_bytes, id});
-    if (!changed.ok()) return changed.status();
-    if (*changed > 0) return absl::OkStatus();
-    const absl::StatusOr<Job> job = GetLocked(id);
-    if (!job.ok()) return job.status();
-    return absl::AbortedError(absl::StrCat("job ", id, " is ", Name(job->state), ", of length ",
-                                           job->length, ": it is not planned now"));
-  });
-}
-
-absl::Status JobStore::FailJob(const std::string& id, const std::string& error, int64_t now_ms) {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  return database_->Transaction([&] { return End(id, JobState::kFailed, error, now_ms); });
-}
-
-absl::StatusOr<std::optional<Lease>> JobStore::LeaseNext(const std::string& worker,
-                                                         int64_t most_bytes, int64_t now_ms) {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  std::optional<Lease> lease;
-  absl::Status status = database_->Transaction([&] {
-    // A running job goes on before a queued one starts.
-    absl::StatusOr<std::vector<Job>> jobs;
-    for (const char* state : {"running", "queued"}) {
-      jobs = Jobs(
-          "state = $1 AND leased = 0 AND length > committed * chunk AND not_before_ms <= $2 "
-          "AND (CASE WHEN length < chunk THEN length ELSE chunk END + 1) * token_bytes <= $3 "
-          "ORDER BY number LIMIT 1",
-          {std::string(state), now_ms, most_bytes});
-      if (!jobs.ok()) return jobs.status();
-      if (!jobs->empty()) break;
-    }
-    if (jobs->empty()) return absl::OkStatus();
-    Job job = std::move(jobs->front());
-    const int64_t chunk = job.committed;
-    absl::StatusOr<SqlResult> before = database_->Run(
-        "SELECT epoch FROM chunks WHERE job = $1 AND chunk = $2", {job.id, chunk - 1});
-    if (!before.ok()) return before.status();
-    ++job.epoch;
-    job.computed += job.ChunkTokens(chunk);
-    if (job.state == JobState::kQueued) job.started_ms = now_ms;
-    job.state = JobState::kRunning;
-    absl::Status changed =
-        Change(
-            "UPDATE jobs SET state = 'running', epoch = $1, computed = $2, started_ms = $3, "
-            "leased = 1 WHERE id = $4",
-            {job.epoch, job.computed, job.started_ms, job.id})
-            .status();
-    if (!changed.ok()) return changed;
-    changed = Change(
-                  "INSERT INTO chunks (job, chunk, state, epoch, worker, losses, lost_by, "
-                  "failures, output_bytes, output_sha256, boundary_sha256) "
-                  "VALUES ($1, $2, 'leased', $3, $4, 0, '', 0, 0, '', '') "
-                  "ON CONFLICT (job, chunk) DO UPDATE SET state = 'leased', "
-                  "epoch = excluded.epoch, worker = excluded.worker",
-                  {job.id, chunk, job.epoch, worker})
-                  .status();
-    if (!changed.ok()) return changed;
-    lease.emplace();
-    lease->key = {job.id, chunk, job.epoch};
-    lease->boundary_epoch = before->rows.empty() ? 0 : Number(before->rows[0][0]);
-    lease->job = std::move(job);
-    return absl::OkStatus();
-  });
-  if (!status.ok()) return status;
-  return lease;
-}
-
-absl::StatusOr<std::vector<LeasedChunk>> JobStore::Leased() {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  const absl::StatusOr<SqlResult> result =
-      database_->Run("SELECT job, chunk, epoch, worker FROM chunks WHERE state = 'leased'", {});
-  if (!result.ok()) return result.status();
-  std::vector<LeasedChunk> leased;
-  for (const auto& row : result->rows) {
-    leased.push_back({{Text(row[0]), Number(row[1]), Number(row[2])}, Text(row[3])});
-  }
-  return leased;
-}
-
-absl::StatusOr<Job> JobStore::Commit(const ChunkKey& key, const CommittedChunk& result) {
-  const std::lock_guard<std::mutex> lock(mutex_);
   absl::StatusOr<Job> job;
-  absl::Status status = database_->Transaction([&] {
-    absl::StatusOr<int64_t> changed = Change(
-        "UPDATE chunks SET state = 'committed', output_bytes = $1, output_sha256 = $2, "
-        "boundary_sha256 = $3 WHERE job = $4 AND chunk = $5 AND epoch = $6 AND state = 'leased'",
-        {result.output_bytes, result.output_sha256, result.boundary_sha256, key.job, key.chunk,
-         key.epoch});
-    if (!changed.ok()) return changed.status();
-    if (*changed == 1) {
-      changed = Change(
-          "UPDATE jobs SET committed = committed + 1, output_bytes = output_bytes + $1, leased = 0 "
-          "WHERE id = $2 AND committed = $3 AND state = 'running'",
-          {result.output_bytes, key.job, key.chunk});
-      if (!changed.ok()) return changed.status();
-      if (*changed != 1) {
-        return absl::InternalError(absl::StrCat(key.ToString(), " is not its job's next"));
-      }
-    } else {
-      const absl::StatusOr<SqlResult> again = database_->Run(
-          "SELECT 1 FROM chunks WHERE job = $1 AND chunk = $2 AND epoch = $3 "
-          "AND state = 'committed'",
-          {key.job, key.chunk, key.epoch});
-      if (!again.ok()) return again.status();
-      if (again->rows.empty()) return Stale(key);
-    }
-    job = GetLocked(key.job);
+  absl::Status status = Write(now_ms, [&](JobTransaction& change) {
+    absl::Status ended = change.End(id, JobState::kCancelled, "");
+    if (!ended.ok()) return ended;
+    job = change.Find(id);
     return job.status();
   });
   if (!status.ok()) return status;
   return job;
 }
 
-absl::Status JobStore::TakeBack(const ChunkKey& key) {
-  const absl::StatusOr<int64_t> changed = Change(
-      "UPDATE chunks SET state = 'idle' "
-      "WHERE job = $1 AND chunk = $2 AND epoch = $3 AND state = 'leased'",
-      {key.job, key.chunk, key.epoch});
-  if (!changed.ok()) return changed.status();
-  if (*changed == 0) return Stale(key);
-  return Change("UPDATE jobs SET leased = 0 WHERE id = $1", {key.job}).status();
+absl::Status JobStore::Delete(const std::string& id) {
+  return Write(0, [&](JobTransaction& change) {
+    const absl::StatusOr<Job> job = change.Find(id);
+    if (!job.ok()) return job.status();
+    if (!IsOver(job->state)) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("job ", id, " is ", Name(job->state), ": cancel it first"));
+    }
+    absl::Status gone = change.Change("DELETE FROM events WHERE job = $1", {id}).status();
+    if (!gone.ok()) return gone;
+    return change.Change("DELETE FROM jobs WHERE id = $1", {id}).status();
+  });
 }
 
-absl::Status JobStore::Fail(const ChunkKey& key, const std::string& error, bool final,
-                            int64_t now_ms) {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  return database_->Transaction([&] {
-    absl::Status status = TakeBack(key);
-    if (!status.ok()) return status;
-    status = Change("UPDATE chunks SET failures = failures + 1 WHERE job = $1 AND chunk = $2",
-                    {key.job, key.chunk})
-                 .status();
-    if (!status.ok()) return status;
-    const absl::StatusOr<SqlResult> row = database_->Run(
-        "SELECT failures FROM chunks WHERE job = $1 AND chunk = $2", {key.job, key.chunk});
-    if (!row.ok()) return row.status();
-    const int64_t failures = Number(row->rows[0][0]);
-    if (final) return End(key.job, JobState::kFailed, error, now_ms);
-    if (failures >= kMostFailures) {
-      return End(
-          key.job, JobState::kFailed,
-          absl::StrCat("chunk ", key.chunk, " failed ", failures, " times, at last: ", error),
-          now_ms);
+absl::StatusOr<std::vector<Event>> JobStore::Events(const EventFilter& filter, int64_t after,
+                                                    int64_t limit) {
+  std::string sql = "SELECT number, job, tenant, kind, at_ms, data FROM events WHERE number > $1";
+  Values values = {after, limit};
+  for (const auto& [column, value] :
+       {std::pair(" AND job = $", &filter.job), std::pair(" AND tenant = $", &filter.tenant)}) {
+    if (value->empty()) continue;
+    values.push_back(*value);
+    absl::StrAppend(&sql, column, values.size());
+  }
+  absl::StrAppend(&sql, " ORDER BY number LIMIT $2");
+  const absl::StatusOr<SqlResult> result = database_->Read(sql.c_str(), values);
+  if (!result.ok()) return result.status();
+  std::vector<Event> events;
+  for (const SqlRow& columns : result->rows) {
+    RowReader row(columns);
+    Event& event = events.emplace_back();
+    event.number = row.Number();
+    for (std::string* field : {&event.job, &event.tenant, &event.kind}) *field = row.Text();
+    event.at_ms = row.Number();
+    event.data = row.Text();
+  }
+  return events;
+}
+
+absl::StatusOr<int64_t> JobStore::LastEvent() {
+  const absl::StatusOr<SqlResult> result =
+      database_->Read("SELECT value FROM counters WHERE name = 'event'", {});
+  if (!result.ok()) return result.status();
+  return RowReader(result->rows[0]).Number();
+}
+
+absl::StatusOr<std::vector<Job>> JobStore::Unplanned(int64_t limit) {
+  return Jobs("state = 'queued' AND length < 0 ORDER BY number LIMIT $1", {limit});
+}
+
+absl::Status JobStore::SetPlan(const std::string& id, const Plan& plan, int64_t now_ms) {
+  return Write(now_ms, [&](JobTransaction& change) {
+    absl::StatusOr<Job> job = change.Find(id);
+    if (!job.ok()) return job.status();
+    if (job->state != JobState::kQueued || job->length >= 0) {
+      return absl::AbortedError(absl::StrCat("job ", id, " is ", Name(job->state), ", of length ",
+                                             job->length, ": it is not planned now"));
     }
-    return Change("UPDATE jobs SET not_before_ms = $1 WHERE id = $2",
-                  {now_ms + (kRetryMs << (failures - 1)), key.job})
+    job->length = plan.length;
+    change.Log(*job, "planned", {{"tokens", job->length}, {"chunks", job->chunks()}});
+    return change
+        .Change("UPDATE jobs SET length = $1, token_bytes = $2 WHERE id = $3",
+                {{plan.length, plan.token_bytes, id}})
         .status();
   });
 }
 
-absl::Status JobStore::Lose(const ChunkKey& key, int64_t now_ms) {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  return database_->Transaction([&] {
-    absl::Status status = TakeBack(key);
-    if (!status.ok()) return status;
-    status = Change(
-                 "UPDATE chunks SET losses = losses + 1, lost_by = "
-                 "CASE WHEN lost_by = '' THEN worker ELSE lost_by || ', ' || worker END "
-                 "WHERE job = $1 AND chunk = $2",
-                 {key.job, key.chunk})
-                 .status();
-    if (!status.ok()) return status;
-    const absl::StatusOr<SqlResult> row = database_->Run(
-        "SELECT losses, lost_by FROM chunks WHERE job = $1 AND chunk = $2", {key.job, key.chunk});
-    if (!row.ok()) return row.status();
-    const int64_t losses = Number(row->rows[0][0]);
-    if (losses < kMostLosses) return absl::OkStatus();
-    return End(key.job, JobState::kFailed,
-               absl::StrCat("chunk ", key.chunk, " lost its worker ", losses, " times (workers ",
-                            Text(row->rows[0][1]), "): it is not tried again"),
-               now_ms);
-  });
-}
-
-absl::Status JobStore::HandBack(const ChunkKey& key) {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  return database_->Transaction([&] { return TakeBack(key); });
+absl::Status JobStore::FailJob(const std::string& id, const std::string& error, int64_t now_ms) {
+  return Write(now_ms,
+               [&](JobTransaction& change) { return change.End(id, JobState::kFailed, error); });
 }
 
 absl::StatusOr<std::vector<CommittedChunk>> JobStore::Committed(const std::string& id) {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  const absl::StatusOr<SqlResult> result = database_->Run(
+  const absl::StatusOr<SqlResult> result = database_->Read(
       "SELECT chunk, epoch, output_bytes, output_sha256, boundary_sha256 FROM chunks "
       "WHERE job = $1 AND state = 'committed' ORDER BY chunk",
-      {id});
+      {{id}});
   if (!result.ok()) return result.status();
   std::vector<CommittedChunk> chunks;
-  for (const auto& row : result->rows) {
-    chunks.push_back({Number(row[0]), Number(row[1]), Number(row[2]), Text(row[3]), Text(row[4])});
+  for (const SqlRow& columns : result->rows) {
+    RowReader row(columns);
+    CommittedChunk& chunk = chunks.emplace_back();
+    for (int64_t* field : {&chunk.chunk, &chunk.epoch, &chunk.output_bytes}) *field = row.Number();
+    chunk.output_sha256 = row.Text();
+    chunk.boundary_sha256 = row.Text();
   }
   return chunks;
 }
 
 absl::StatusOr<std::vector<Job>> JobStore::Complete(int64_t limit) {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  return Jobs("state = 'running' AND leased = 0 AND length <= committed * chunk LIMIT $1", {limit});
+  return Jobs(
+      "finished_ms = 0 AND length >= 0 AND length <= committed * chunk ORDER BY number LIMIT $1",
+      {limit});
 }
 
 absl::Status JobStore::Succeed(const std::string& id, int64_t now_ms) {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  return database_->Transaction([&] {
-    const absl::StatusOr<Job> job = GetLocked(id);
+  return Schedule(now_ms, [&](JobTransaction& change) {
+    const absl::StatusOr<Job> job = change.Find(id);
     if (!job.ok()) return job.status();
     if (job->length < 0 || job->committed < job->chunks()) {
       return absl::FailedPreconditionError(absl::StrCat("job ", id, " has ", job->committed, " of ",
                                                         job->chunks(), " chunks committed"));
     }
-    return End(id, JobState::kSucceeded, "", now_ms);
+    return change.End(id, JobState::kSucceeded, "");
   });
 }
 
-absl::Status JobStore::AddFile(const StoredFile& file) {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  return Change(
-             "INSERT INTO files (id, name, sha256, bytes, created_ms) VALUES ($1, $2, $3, $4, $5)",
-             {file.id, file.name, file.sha256, file.bytes, file.created_ms})
-      .status();
-}
-
-absl::StatusOr<StoredFile> JobStore::GetFile(const std::string& id) {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  const absl::StatusOr<SqlResult> result =
-      database_->Run("SELECT id, name, sha256, bytes, created_ms FROM files WHERE id = $1", {id});
-  if (!result.ok()) return result.status();
-  if (result->rows.empty()) {
-    return absl::NotFoundError(absl::StrCat("there is no file \"", id, "\""));
-  }
-  const auto& row = result->rows[0];
-  return StoredFile{Text(row[0]), Text(row[1]), Text(row[2]), Number(row[3]), Number(row[4])};
+absl::StatusOr<std::vector<std::string>> JobStore::ExpireJobs(int64_t now_ms) {
+  std::vector<std::string> ended;
+  const char* too_long =
+      "time_limit_ms > 0 AND finished_ms = 0 AND started_ms > 0 AND started_ms + time_limit_ms <= "
+      "$1 ORDER BY number";
+  const absl::StatusOr<std::vector<Job>> any = Jobs(too_long, {now_ms});
+  if (!any.ok()) return any.status();
+  if (any->empty()) return ended;
+  absl::Status status = Schedule(now_ms, [&](JobTransaction& change) {
+    ended.clear();
+    const absl::StatusOr<std::vector<Job>> jobs = change.Jobs(too_long, {{now_ms}});
+    if (!jobs.ok()) return jobs.status();
+    for (const Job& job : *jobs) {
+      absl::Status over = change.End(
+          job.id, JobState::kFailed,
+          absl::StrCat("it ran for longer than its time limit of ", job.time_limit_ms,
+                       " ms: ", job.committed, " of ", job.chunks(), " chunks are done"));
+      if (!over.ok()) return over;
+      ended.push_back(job.id);
+    }
+    return absl::OkStatus();
+  });
+  if (!status.ok()) return status;
+  return ended;
 }
 
 }  // namespace longwave

@@ -1,6 +1,7 @@
 #include <sqlite3.h>
 
 #include <map>
+#include <mutex>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -9,18 +10,19 @@
 namespace longwave {
 namespace {
 
-constexpr int kBusyMs = 10000;  // for a reader from outside, say a backup
+constexpr int kBusyMs = 10000;  // for a writer from outside, say a person's
+constexpr size_t kMostIdle = 8;
 
-class SqliteDatabase final : public SqlDatabase {
+class SqliteConnection final : public SqlWriter {
  public:
-  explicit SqliteDatabase(std::string path) : path_(std::move(path)) {}
-  ~SqliteDatabase() override {
+  ~SqliteConnection() override {
     for (auto& [sql, statement] : statements_) sqlite3_finalize(statement);
     sqlite3_close(db_);
   }
 
-  absl::Status Open() {
-    if (sqlite3_open(path_.c_str(), &db_) != SQLITE_OK) return Error("open");
+  absl::Status Open(const std::string& path) {
+    path_ = path;
+    if (sqlite3_open(path.c_str(), &db_) != SQLITE_OK) return Error("open");
     sqlite3_busy_timeout(db_, kBusyMs);
     // The write-ahead log, synced at each commit: what was answered is on the disk.
     for (const char* sql :
@@ -39,34 +41,30 @@ class SqliteDatabase final : public SqlDatabase {
     for (size_t i = 0; i < values.size(); ++i) {
       const int index = sqlite3_bind_parameter_index(statement, absl::StrCat("$", i + 1).c_str());
       if (index == 0) return absl::InternalError(absl::StrCat("no $", i + 1, " in ", sql));
+      if (const auto* text = std::get_if<std::string>(&values[i]);
+          text != nullptr && CleanText(*text) != *text) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("\"", CleanText(*text), "\" has bytes that are no text"));
+      }
       Bind(statement, index, values[i]);
     }
     SqlResult result;
     const int columns = sqlite3_column_count(statement);
     int code = 0;
     while ((code = sqlite3_step(statement)) == SQLITE_ROW) {
-      std::vector<SqlValue>& row = result.rows.emplace_back();
+      SqlRow& row = result.rows.emplace_back();
       for (int i = 0; i < columns; ++i) row.push_back(Column(statement, i));
     }
     absl::Status status = code == SQLITE_DONE ? absl::OkStatus() : Error(sql);
-    if (columns == 0) result.changed = sqlite3_changes64(db_);
+    if (sqlite3_stmt_readonly(statement) == 0) result.changed = sqlite3_changes64(db_);
     sqlite3_reset(statement);
     sqlite3_clear_bindings(statement);
     if (!status.ok()) return status;
     return result;
   }
 
-  absl::Status Transaction(absl::FunctionRef<absl::Status()> work) override {
-    absl::Status status = Run("BEGIN IMMEDIATE", {}).status();
-    if (!status.ok()) return status;
-    status = work();
-    if (status.ok()) status = Run("COMMIT", {}).status();
-    if (!status.ok() && sqlite3_get_autocommit(db_) == 0) {
-      absl::Status undone = Run("ROLLBACK", {}).status();
-      if (!undone.ok()) return undone;
-    }
-    return status;
-  }
+  absl::Status Begin() override { return Run("BEGIN IMMEDIATE", {}).status(); }
+  bool connected() const override { return true; }
 
  private:
   static void Bind(sqlite3_stmt* statement, int index, const SqlValue& value) {
@@ -93,14 +91,16 @@ class SqliteDatabase final : public SqlDatabase {
 
   absl::Status Error(const char* what) const {
     const std::string message = absl::StrCat(path_, ": ", sqlite3_errmsg(db_), " (", what, ")");
-    switch (sqlite3_extended_errcode(db_)) {
-      case SQLITE_CONSTRAINT_PRIMARYKEY:
-      case SQLITE_CONSTRAINT_UNIQUE:
-        return absl::AlreadyExistsError(message);
+    const int code = sqlite3_extended_errcode(db_);
+    if (code == SQLITE_CONSTRAINT_PRIMARYKEY || code == SQLITE_CONSTRAINT_UNIQUE) {
+      return absl::AlreadyExistsError(message);
+    }
+    switch (code & 0xff) {
       case SQLITE_BUSY:
       case SQLITE_FULL:
       case SQLITE_IOERR:
-      case SQLITE_IOERR_WRITE:
+      case SQLITE_CANTOPEN:
+      case SQLITE_READONLY:
         return absl::UnavailableError(message);
       default:
         return absl::InternalError(message);
@@ -109,7 +109,62 @@ class SqliteDatabase final : public SqlDatabase {
 
   std::string path_;
   sqlite3* db_ = nullptr;
-  std::map<std::string, sqlite3_stmt*> statements_;
+  std::map<std::string, sqlite3_stmt*, std::less<>> statements_;
+};
+
+class SqliteDatabase final : public SqlDatabase {
+ public:
+  explicit SqliteDatabase(std::string path) : path_(std::move(path)) {}
+
+  absl::Status Open() { return writer_.Open(path_); }
+
+  absl::StatusOr<SqlResult> Read(const char* sql, absl::Span<const SqlValue> values) override {
+    if (path_ == ":memory:") {  // a database in memory is its connection's
+      absl::StatusOr<SqlResult> result;
+      absl::Status status = Write([&](SqlConnection& connection) {
+        result = connection.Run(sql, values);
+        return result.status();
+      });
+      if (!status.ok()) return status;
+      return result;
+    }
+    absl::StatusOr<std::unique_ptr<SqliteConnection>> reader = TakeReader();
+    if (!reader.ok()) return reader.status();
+    absl::StatusOr<SqlResult> result = (*reader)->Run(sql, values);
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (idle_.size() < kMostIdle) idle_.push_back(*std::move(reader));
+    return result;
+  }
+
+  const char* clock_ms() const override {
+    return "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)";
+  }
+  std::string name() const override { return path_; }
+  bool shared() const override { return false; }
+
+ protected:
+  absl::StatusOr<SqlWriter*> GetWriter() override { return &writer_; }
+
+ private:
+  absl::StatusOr<std::unique_ptr<SqliteConnection>> TakeReader() {
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      if (!idle_.empty()) {
+        std::unique_ptr<SqliteConnection> reader = std::move(idle_.back());
+        idle_.pop_back();
+        return reader;
+      }
+    }
+    auto reader = std::make_unique<SqliteConnection>();
+    absl::Status opened = reader->Open(path_);
+    if (!opened.ok()) return opened;
+    return reader;
+  }
+
+  const std::string path_;
+  SqliteConnection writer_;
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<SqliteConnection>> idle_;  // readers
 };
 
 }  // namespace

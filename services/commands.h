@@ -29,7 +29,8 @@ void AddPlotCommand(CLI::App& app, Action& action);
 void AddBenchCommand(CLI::App& app, Action& action);
 void AddServeCommand(CLI::App& app, Action& action);
 void AddWorkerCommand(CLI::App& app, Action& action);
-void AddClientCommands(CLI::App& app, Action& action);       // submit, status, result, cancel, list
+// submit, status, result, trace, cancel, list, workers, events
+void AddClientCommands(CLI::App& app, Action& action);
 void AddBenchModelCommand(CLI::App& bench, Action& action);  // `bench model`
 
 }  // namespace longwave

@@ -18,7 +18,10 @@ int Fail(int code, absl::string_view message) {
 int RunAction(const Action& action) try {
   const absl::Status status = action();
   if (status.ok()) return 0;
-  if (StopSignal() != 0) return Fail(kStopped + StopSignal(), CheckStop().message());
+  if (StopSignal() != 0) {
+    const absl::Status said = absl::IsCancelled(status) ? status : CheckStop();
+    return Fail(kStopped + StopSignal(), said.message());
+  }
   return Fail(absl::IsInternal(status) ? kInternalFault : kRefused, status.message());
 } catch (const std::bad_alloc&) {
   return Fail(kRefused, "out of memory (a smaller --chunk needs less)");

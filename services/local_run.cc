@@ -1,5 +1,7 @@
 #include "services/local_run.h"
 
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <utility>
@@ -20,6 +22,19 @@ OutputFiles::Kind OutputKind(const JobSpec& job, const std::string& path) {
   return absl::EndsWith(path, ".npy") ? OutputFiles::Kind::kIds : OutputFiles::Kind::kBytes;
 }
 
+// Why a run of these options could not go on after an interruption; empty: it could.
+std::string CannotResume(const RunOptions& options) {
+  if (options.out.empty()) return "it has no --out";
+  if (options.job.task == Task::kGenerate || options.job.task == Task::kTransform) {
+    return absl::StrCat("its task is ", Name(options.job.task));
+  }
+  struct stat input;
+  if (stat(options.job.input.c_str(), &input) != 0 || !S_ISREG(input.st_mode)) {
+    return "its input is not a file that can be read again";
+  }
+  return "";
+}
+
 }  // namespace
 
 absl::StatusOr<RunReport> LocalRun::Run(SequenceDone done) {
@@ -29,6 +44,12 @@ absl::StatusOr<RunReport> LocalRun::Run(SequenceDone done) {
   progress_ = std::make_unique<Progress>(Progress::StyleOfStderr(silent));
   status = job_.task == Task::kTransform ? RunTransforms(done) : RunTokens(done);
   progress_->Clear();
+  if (resume_ != nullptr && absl::IsCancelled(status)) {
+    if (resume_->Wait()) output_.Keep();
+  } else if (resume_ != nullptr) {
+    resume_->Remove();
+  }
+  if (absl::IsCancelled(status)) return Stopped(status);
   if (absl::IsInvalidArgument(status) && absl::StartsWith(status.message(), "token id ")) {
     return absl::InvalidArgumentError(absl::StrCat(job_.input, ": ", status.message()));
   }
@@ -38,17 +59,35 @@ absl::StatusOr<RunReport> LocalRun::Run(SequenceDone done) {
   return std::move(report_);
 }
 
+absl::Status LocalRun::Stopped(const absl::Status& status) {
+  if (options_.out.empty()) return status;
+  std::string more = absl::StrCat("; such a run cannot go on later: ", cannot_resume_);
+  if (resume_ != nullptr) {
+    more = resume_->Wait() ? absl::StrCat("; the same command goes on from ", resume_->path()) : "";
+  }
+  return absl::CancelledError(absl::StrCat(status.message(), more));
+}
+
 absl::Status LocalRun::Open() {
+  cannot_resume_ = CannotResume(options_);
   absl::StatusOr<OutputFiles> output = OutputFiles::Open(
       options_.out, OutputKind(job_, options_.out),
-      {job_.input, job_.model + "/config.json", job_.model + "/model.safetensors"});
+      {job_.input, job_.model + "/config.json", job_.model + "/model.safetensors"},
+      cannot_resume_.empty());
   if (!output.ok()) return output.status();
   output_ = *std::move(output);
+  if (cannot_resume_.empty() && !output_.kept()) {
+    cannot_resume_ = absl::StrCat(options_.out, ".partial is another run's, or cannot be locked");
+  }
+  model_stamps_ = StampsOfModel(job_.model);
   absl::StatusOr<std::shared_ptr<const Model>> model = Model::Load(job_.model, options_.model);
   if (!model.ok()) return model.status();
   model_ = *std::move(model);
   absl::Status suits = CheckTaskSuits(*model_, job_.task);
   if (!suits.ok()) return suits;
+  if (cannot_resume_.empty() && model_->attention_layers() > 0) {
+    cannot_resume_ = "its model has attention, whose caches are kept nowhere";
+  }
   pool_ = std::make_unique<ThreadPool>(options_.threads);
   report_.model = job_.model;
   report_.task = Name(job_.task);

@@ -21,6 +21,8 @@
 #include "services/progress.h"
 #include "services/report.h"
 #include "services/run_options.h"
+#include "services/run_resume.h"
+#include "services/watched_input.h"
 #include "worker/executor/sequence_runner.h"
 #include "worker/executor/tasks.h"
 
@@ -44,10 +46,20 @@ class LocalRun {
   // Makes chunk_ one that fits into a GPU's memory, and says so.
   absl::Status ShortenChunk(int64_t cached);
 
+  absl::Status OpenInput();
   absl::Status RunTokens(SequenceDone done);
   absl::Status PrepareTokens();  // from the first sequence
   // The present sequence of input_; returns the shape of its output.
   absl::StatusOr<Shape> RunOne(SequenceReport& sequence);
+  // Goes on from where an earlier run stood, if there is such a point; input_ then stands in the
+  // sequence at work, the first one otherwise. Sequences that are whole go to `rows`.
+  absl::Status TakeUp(std::vector<SequenceReport>& rows);
+  // Moves input_, runner_ and task_ to `point`. An error: this input does not lead there.
+  absl::Status MoveTo(const ResumePoint& point);
+  absl::Status KeepPoint();  // where the run stands now, at a chunk's border
+  void PutPoint(Boundary boundary, int64_t elements, RunResume::Clock::time_point began);
+  // What is said of a run that a signal stopped.
+  absl::Status Stopped(const absl::Status& status);
   absl::StatusOr<Shape> GenerateOne(SequenceReport& sequence);
   absl::Status Emit(int32_t token, SequenceReport& sequence);
 
@@ -68,6 +80,17 @@ class LocalRun {
   int64_t chunk_ = 0;  // job_.chunk, or all of a sequence known to be shorter
   std::unique_ptr<SequenceRunner> runner_;
   std::unique_ptr<ChunkTask> task_;  // none for generate and transform
+
+  // Of a run that may be interrupted and go on; see run_resume.h.
+  std::string cannot_resume_;  // why not; empty: it can
+  std::vector<FileStamp> model_stamps_;
+  WatchedInput* watched_ = nullptr;    // input_, where it can
+  std::unique_ptr<RunResume> resume_;  // the same
+  std::string partial_;                // where the output in the making stands
+  std::vector<ResumeSequence> whole_;  // sequences that are
+  std::string whole_digest_;           // of their tokens
+  bool standing_ = false;              // runner_ and task_ are in the sequence, not at its start
+
   std::unique_ptr<Progress> progress_;
 };
 

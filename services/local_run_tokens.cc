@@ -1,5 +1,8 @@
 // score, embed, logits and generate: tasks over the tokens of an input's sequences.
+#include <unistd.h>
+
 #include <algorithm>
+#include <cstdio>
 #include <limits>
 #include <memory>
 #include <utility>
@@ -59,31 +62,52 @@ absl::Status LocalRun::PrepareTokens() {
   return absl::OkStatus();
 }
 
-absl::Status LocalRun::RunTokens(SequenceDone done) {
-  if (job_.prompt.empty()) {
-    absl::StatusOr<std::unique_ptr<TokenInput>> input =
-        TokenInput::Open(job_.input, options_.format);
-    if (!input.ok()) return input.status();
-    input_ = *std::move(input);
-  } else {
+absl::Status LocalRun::OpenInput() {
+  if (!job_.prompt.empty()) {
     input_ = std::make_unique<PromptInput>(job_.prompt);
+    return absl::OkStatus();
   }
+  absl::StatusOr<std::unique_ptr<TokenInput>> input = TokenInput::Open(job_.input, options_.format);
+  if (!input.ok()) return input.status();
+  input_ = *std::move(input);
+  if (cannot_resume_.empty()) {
+    auto watched = std::make_unique<WatchedInput>(std::move(input_));
+    watched_ = watched.get();
+    input_ = std::move(watched);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status LocalRun::RunTokens(SequenceDone done) {
+  absl::Status status = OpenInput();
+  if (!status.ok()) return status;
+  absl::StatusOr<bool> more = input_->NextSequence();
+  if (more.ok() && *more) status = PrepareTokens();
+  std::vector<SequenceReport> rows;  // whole, not yet reported
+  if (more.ok() && status.ok()) status = TakeUp(rows);
+  if (!more.ok() || !status.ok()) return more.ok() ? status : more.status();
   const std::optional<int64_t> batch = input_->batch();
-  bool several = false;
+  bool several = !rows.empty();
   Shape shape;
-  std::vector<SequenceReport> rows;  // of one file, which is whole only with the last
-  while (true) {
-    absl::StatusOr<bool> more = input_->NextSequence();
-    if (!more.ok()) return more.status();
-    if (!*more) break;
-    absl::Status status = runner_ == nullptr ? PrepareTokens() : absl::OkStatus();
+  for (const SequenceReport& row : rows) report_.tokens += row.tokens;
+  if (!batch.has_value()) {  // else one file, which is whole only with the last of them
+    for (SequenceReport& row : rows) {
+      status = Done(std::move(row), done);
+      if (!status.ok()) return status;
+    }
+    rows.clear();
+  }
+  for (; more.ok() && *more; more = input_->NextSequence()) {
     SequenceReport sequence;
     sequence.name = NameOf(*input_, job_.input);
-    if (status.ok() && !batch.has_value()) status = output_.Begin(sequence.name);
+    if (!batch.has_value()) status = output_.Begin(sequence.name);
     if (!status.ok()) return status;
+    bool ended = false;  // a file, and another one follows
     absl::StatusOr<Shape> one = RunOne(sequence);
     if (!one.ok()) return one.status();
     shape = *std::move(one);
+    if (resume_ != nullptr) resume_->Wait();
+    if (watched_ != nullptr) whole_digest_ = watched_->digest();
     if (batch.has_value()) {
       sequence.output = options_.out;
     } else {
@@ -95,8 +119,21 @@ absl::Status LocalRun::RunTokens(SequenceDone done) {
       absl::StatusOr<std::string> path = output_.Commit(shape, several);
       if (!path.ok()) return path.status();
       sequence.output = *path;
+      ended = resume_ != nullptr && resume_->NextFile() && *next;
     }
     report_.tokens += sequence.tokens + sequence.generated.value_or(0);
+    if (resume_ != nullptr) {
+      ResumeSequence& whole = whole_.emplace_back();
+      whole = {sequence.name, sequence.tokens, sequence.mean_nats, "", 0, 0};
+      if (!batch.has_value()) {
+        const FileStamp stamp = StampOf(sequence.output);
+        whole.output = sequence.output;
+        whole.output_bytes = stamp.bytes;
+        whole.output_mtime_ns = stamp.mtime_ns;
+      }
+      // Or else an interruption just now would cost all of this sequence.
+      if (ended) PutPoint(Boundary(), 0, RunResume::Clock::now());
+    }
     if (batch.has_value()) {
       rows.push_back(std::move(sequence));
       continue;
@@ -104,17 +141,120 @@ absl::Status LocalRun::RunTokens(SequenceDone done) {
     status = Done(std::move(sequence), done);
     if (!status.ok()) return status;
   }
+  if (!more.ok()) return more.status();
   if (!batch.has_value()) return CheckStop();
   shape.insert(shape.begin(), *batch);
   return CommitRows(shape, std::move(rows), done);
 }
 
+absl::Status LocalRun::TakeUp(std::vector<SequenceReport>& rows) {
+  if (!cannot_resume_.empty()) {
+    if (!output_.kept()) return absl::OkStatus();
+    unlink((options_.out + ".resume").c_str());  // what it speaks of is now begun anew
+    return output_.TakeUp({}, 0);
+  }
+  partial_ = output_.temporary();
+  resume_ = std::make_unique<RunResume>(options_.out, job_.model, model_stamps_,
+                                        options_.checkpoint_seconds);
+  const auto say = [&](const std::string& what) {
+    if (options_.quiet) return;
+    std::fprintf(stderr, "longwave: %s %s\n", resume_->path().c_str(), what.c_str());
+  };
+  absl::StatusOr<std::optional<ResumePoint>> point =
+      resume_->Load(RunIdentity(job_, chunk_, *model_), partial_);
+  absl::Status moved = point.status();
+  if (moved.ok() && point->has_value()) moved = MoveTo(**point);
+  if (!moved.ok()) {
+    say(absl::StrCat("is not used: ", moved.message()));
+    resume_->Remove();
+    absl::Status again = OpenInput();
+    if (again.ok()) again = input_->NextSequence().status();
+    return again.ok() ? output_.TakeUp({}, 0) : again;
+  }
+  if (!point->has_value()) return output_.TakeUp({}, 0);
+  std::vector<std::string> committed;
+  for (const ResumeSequence& sequence : (*point)->done) {
+    SequenceReport& row = rows.emplace_back();
+    row.name = sequence.name;
+    row.tokens = sequence.tokens;
+    row.mean_nats = sequence.mean_nats;
+    row.output = sequence.output.empty() ? options_.out : sequence.output;
+    if (!sequence.output.empty()) committed.push_back(sequence.output);
+    report_.resumed_tokens += sequence.tokens;
+  }
+  report_.resumed_tokens += (*point)->boundary.position;
+  say(absl::StrCat("is taken up: goes on after ", WithCommas(report_.resumed_tokens), " tokens"));
+  whole_ = (*point)->done;
+  whole_digest_ = (*point)->done_digest;
+  return output_.TakeUp(committed, (*point)->elements);
+}
+
+absl::Status LocalRun::MoveTo(const ResumePoint& point) {
+  const auto changed = [&](absl::string_view what) {
+    return absl::FailedPreconditionError(absl::StrCat(job_.input, " has changed: ", what));
+  };
+  for (const ResumeSequence& sequence : point.done) {
+    if (NameOf(*input_, job_.input) != sequence.name) return changed(sequence.name);
+    const absl::StatusOr<int64_t> tokens =
+        watched_->Skip(std::numeric_limits<int64_t>::max(), chunk_);
+    if (!tokens.ok() || *tokens != sequence.tokens) return changed(sequence.name);
+    if (&sequence == &point.done.back() && watched_->digest() != point.done_digest) {
+      return changed("its tokens");
+    }
+    const absl::StatusOr<bool> more = input_->NextSequence();
+    if (!more.ok() || !*more) return changed("it has fewer sequences");
+  }
+  const int64_t position = point.boundary.position;
+  if (position == 0) return absl::OkStatus();
+  const absl::StatusOr<int64_t> tokens = watched_->Skip(position, chunk_);
+  if (!tokens.ok() || *tokens != position || watched_->digest() != point.digest) {
+    return changed("its tokens");
+  }
+  absl::Status imported = ImportBoundary(point.boundary, *runner_, *task_);
+  standing_ = imported.ok();
+  return imported;
+}
+
+absl::Status LocalRun::KeepPoint() {
+  const RunResume::Clock::time_point began = RunResume::Clock::now();
+  const auto sink = [&](absl::Span<const float> values) { return output_.Append(values); };
+  absl::Status status = task_->Flush(*runner_, sink);
+  if (!status.ok()) return status;
+  const absl::StatusOr<int64_t> elements = output_.Flush();
+  if (!elements.ok()) return elements.status();
+  absl::StatusOr<Boundary> boundary = ExportBoundary(*runner_, *task_);
+  if (!boundary.ok()) return boundary.status();
+  PutPoint(*std::move(boundary), *elements, began);
+  return absl::OkStatus();
+}
+
+void LocalRun::PutPoint(Boundary boundary, int64_t elements, RunResume::Clock::time_point began) {
+  ResumePoint point;
+  point.identity = RunIdentity(job_, chunk_, *model_);
+  point.done = whole_;
+  point.done_digest = whole_digest_;
+  point.digest = watched_->digest();
+  point.elements = elements;
+  point.boundary = std::move(boundary);
+  resume_->Put(std::move(point), partial_, began);
+}
+
 absl::StatusOr<LocalRun::Shape> LocalRun::RunOne(SequenceReport& sequence) {
   if (task_ == nullptr) return GenerateOne(sequence);
-  absl::StatusOr<int64_t> tokens = RunSequence(
+  if (!std::exchange(standing_, false)) {
+    runner_->Reset();
+    task_->Reset();
+  }
+  absl::StatusOr<int64_t> tokens = ContinueSequence(
       *task_, *runner_, *input_, chunk_,
       [&](absl::Span<const float> values) { return output_.Append(values); },
-      [&](int64_t done) { return Tick(done, input_->FractionRead()); });
+      [&](int64_t done) {
+        absl::Status status = Tick(done, input_->FractionRead());
+        const bool kept = resume_ != nullptr && output_.kept();
+        if (!kept || (status.ok() && !resume_->Due())) return status;
+        absl::Status point = KeepPoint();
+        return point.ok() ? status : point;
+      });
   if (!tokens.ok()) return tokens.status();
   sequence.tokens = *tokens;
   if (job_.task == Task::kScore && *tokens > 1) {

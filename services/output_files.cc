@@ -34,8 +34,9 @@ std::string RecordPath(const std::string& path, const std::string& record,
 }
 
 absl::StatusOr<OutputFiles> OutputFiles::Open(const std::string& path, Kind kind,
-                                              std::vector<std::string> inputs) {
+                                              std::vector<std::string> inputs, bool kept) {
   OutputFiles files;
+  files.kept_ = kept && !path.empty() && kind != Kind::kBytes;
   files.path_ = path;
   files.kind_ = kind;
   files.inputs_ = std::move(inputs);
@@ -65,10 +66,43 @@ absl::Status OutputFiles::Create() {
     if (file.ok()) bytes_ = *std::move(file);
     return file.status();
   }
-  absl::StatusOr<std::unique_ptr<NpyWriter>> file =
-      NpyWriter::Create(path_, kind_ == Kind::kFloats ? NpyType::kFloat32 : NpyType::kInt32);
+  if (kept_) {
+    absl::StatusOr<std::unique_ptr<AtomicFile>> file = AtomicFile::CreateKept(path_);
+    kept_ = file.ok();
+    if (kept_) {
+      untouched_ = *std::move(file);
+      return absl::OkStatus();
+    }
+  }
+  absl::StatusOr<std::unique_ptr<NpyWriter>> file = NpyWriter::Create(path_, Type());
   if (file.ok()) array_ = *std::move(file);
   return file.status();
+}
+
+NpyType OutputFiles::Type() const {
+  return kind_ == Kind::kFloats ? NpyType::kFloat32 : NpyType::kInt32;
+}
+
+const std::string& OutputFiles::temporary() const { return untouched_->temporary(); }
+
+absl::Status OutputFiles::TakeUp(const std::vector<std::string>& committed, int64_t elements) {
+  committed_ = committed;
+  names_.insert(committed.begin(), committed.end());
+  if (untouched_ == nullptr) return absl::OkStatus();
+  absl::StatusOr<std::unique_ptr<NpyWriter>> file =
+      NpyWriter::InKept(std::move(untouched_), Type(), elements);
+  if (file.ok()) array_ = *std::move(file);
+  return file.status();
+}
+
+absl::StatusOr<int64_t> OutputFiles::Flush() {
+  absl::Status flushed = array_->file().Flush();
+  if (!flushed.ok()) return flushed;
+  return array_->elements();
+}
+
+void OutputFiles::Keep() {
+  if (array_ != nullptr) array_->file().Keep();
 }
 
 std::string OutputFiles::FinalPath(bool several) const {
@@ -86,7 +120,11 @@ absl::Status OutputFiles::Begin(const std::string& record) {
   }
   absl::Status free = CheckNotAnInput(FinalPath(true));
   if (!free.ok()) return free;
-  return array_ == nullptr && bytes_ == nullptr ? Create() : absl::OkStatus();
+  if (array_ == nullptr && bytes_ == nullptr && untouched_ == nullptr) {
+    absl::Status created = Create();
+    if (!created.ok()) return created;
+  }
+  return untouched_ != nullptr ? TakeUp(committed_, 0) : absl::OkStatus();
 }
 
 absl::Status OutputFiles::Append(absl::Span<const float> values) {

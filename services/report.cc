@@ -51,6 +51,7 @@ json::object ToJson(const RunReport& report) {
   if (!report.device_name.empty()) object["device_name"] = report.device_name;
   object["dtype"] = report.dtype;
   object["tokens"] = report.tokens;
+  if (report.resumed_tokens > 0) object["resumed_tokens"] = report.resumed_tokens;
   object["seconds"] = report.seconds;
   object["tokens_per_second"] = report.tokens_per_second();
   object["chunk"] = report.chunk;
@@ -78,7 +79,8 @@ std::string SequenceLine(const SequenceReport& sequence) {
 }
 
 std::string TotalLine(const RunReport& report) {
-  return absl::StrCat(WithCommas(report.tokens), report.tokens == 1 ? " token" : " tokens", " in ",
+  return absl::StrCat(WithCommas(report.tokens - report.resumed_tokens),
+                      report.tokens == 1 ? " token" : " tokens", " in ",
                       HumanSeconds(report.seconds), ": ",
                       WithCommas(static_cast<int64_t>(report.tokens_per_second())), " tokens/s\n");
 }

@@ -27,12 +27,13 @@ struct RunReport {
   std::string device_name;  // of a GPU
   int64_t chunk = 0;
   int threads = 0;
-  int64_t tokens = 0;  // of all sequences, those generated too
+  int64_t tokens = 0;          // of all sequences, those generated too
+  int64_t resumed_tokens = 0;  // of these, by an earlier run
   double seconds = 0;
   std::vector<SequenceReport> sequences;
   std::vector<std::string> outputs;
 
-  double tokens_per_second() const { return seconds > 0 ? tokens / seconds : 0; }
+  double tokens_per_second() const { return seconds > 0 ? (tokens - resumed_tokens) / seconds : 0; }
 };
 
 double BitsPerToken(double mean_nats);

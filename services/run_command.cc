@@ -33,6 +33,9 @@ Outputs are .npy files that appear whole or not at all:
   transform (L, width)       a stack of layers over float32 values of the same shape
 An input (batch, L) gives each of these the same leading axis.
 
+Typed again after an interruption, score, embed and logits over a file go on from OUT.resume, if
+nothing has changed, and give the same bytes. A model with attention starts anew.
+
 Exit code: 0; 2 for anything wrong with the command line, the model, the input or the output, said
 in one line on standard error; 130 or 143 when stopped by a signal; 1 for a fault of this program.)";
 

@@ -7,9 +7,9 @@
 #include <iterator>
 
 #include "absl/strings/match.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "services/device.h"
+#include "services/option_checks.h"
 #include "services/text.h"
 
 namespace longwave {
@@ -32,6 +32,8 @@ absl::Status Refuse(const std::string& what, const std::string& value, const std
   return absl::InvalidArgumentError(absl::StrCat(what, " ", value, ": ", why));
 }
 
+}  // namespace
+
 absl::StatusOr<InputFormat> ParseFormat(const std::string& name) {
   if (name == "auto") return InputFormat::kAuto;
   if (name == "bytes") return InputFormat::kBytes;
@@ -39,6 +41,8 @@ absl::StatusOr<InputFormat> ParseFormat(const std::string& name) {
   if (name == "npy") return InputFormat::kNpy;
   return Refuse("--format", name, "must be one of auto, bytes, fasta, npy");
 }
+
+namespace {
 
 absl::Status CheckOutput(const CLI::App& run, const RunOptions& options) {
   const Task task = options.job.task;
@@ -50,28 +54,6 @@ absl::Status CheckOutput(const CLI::App& run, const RunOptions& options) {
   if (run["--out"]->count() > 0 && options.out.empty()) return Refuse("--out", "''", "is empty");
   if (options.out == "-") return Refuse("--out", "-", "must be a file");
   return absl::OkStatus();
-}
-
-// CLI11 would read a number beyond the type's as the largest there is, and "-1" as an unsigned one.
-template <typename Int>
-CLI::Validator Whole(const char* what) {
-  return CLI::Validator(
-      [what](std::string& text) {
-        Int value;
-        return absl::SimpleAtoi(text, &value) ? "" : absl::StrCat(text, " is not ", what);
-      },
-      "");
-}
-
-CLI::Validator Bytes() {
-  return CLI::Validator(
-      [](std::string& text) {
-        absl::StatusOr<int64_t> bytes = ParseBytes(text);
-        if (!bytes.ok()) return std::string(bytes.status().message());
-        text = absl::StrCat(*bytes);
-        return std::string();
-      },
-      "");
 }
 
 }  // namespace
@@ -92,7 +74,7 @@ absl::Status CheckThreads(int threads) {
 
 void AddRunOptions(CLI::App& run, RunOptions& options) {
   JobSpec& job = options.job;
-  const CLI::Validator whole = Whole<int64_t>("a whole number");
+  const CLI::Validator whole = WholeNumber();
   run.add_option("MODEL", job.model, "A folder with config.json and model.safetensors")->required();
   run.add_option(
       "INPUT", job.input,
@@ -126,7 +108,12 @@ void AddRunOptions(CLI::App& run, RunOptions& options) {
          "--cache-budget", options.cache_budget_bytes,
          "Most memory for attention layers' caches, in bytes or as 512MB, 8GB (of 1024); the "
          "default is half of the memory, 8GB at most")
-      ->transform(Bytes())
+      ->transform(ByteCount())
+      ->group(machine);
+
+  run.add_option("--checkpoint", options.checkpoint_seconds,
+                 "Seconds between points from which an interrupted run goes on; 0: each chunk")
+      ->capture_default_str()
       ->group(machine);
 
   run.add_option("--window", job.window, "Tokens in one mean (default: all of a sequence)")
@@ -134,7 +121,7 @@ void AddRunOptions(CLI::App& run, RunOptions& options) {
       ->group("embed");
   run.add_option("--max-logits-bytes", job.max_logits_bytes,
                  "Refuse to make a larger array than this (default 1GB)")
-      ->transform(Bytes())
+      ->transform(ByteCount())
       ->group("logits");
 
   const std::string generate = "generate";
@@ -155,7 +142,7 @@ void AddRunOptions(CLI::App& run, RunOptions& options) {
       ->capture_default_str()
       ->group(generate);
   run.add_option("--seed", job.seed, "Another seed draws other tokens")
-      ->check(Whole<uint64_t>("a whole number from 0 to 2^64 - 1"))
+      ->check(WholeNumber<uint64_t>("a whole number from 0 to 2^64 - 1"))
       ->capture_default_str()
       ->group(generate);
 }
@@ -183,6 +170,10 @@ absl::Status FinishRunOptions(const CLI::App& run, RunOptions& options) {
   if (status.ok()) status = CheckThreads(options.threads);
   if (status.ok()) status = options.job.Validate();
   if (status.ok()) status = CheckOutput(run, options);
+  if (status.ok() && !(options.checkpoint_seconds >= 0 && options.checkpoint_seconds <= 86400)) {
+    status = Refuse("--checkpoint", absl::StrCat(options.checkpoint_seconds),
+                    "must be 0 to 86400 seconds");
+  }
   if (!status.ok()) return status;
   for (const char* option : {"--top-k", "--top-p", "--seed"}) {
     if (run[option]->count() > 0 && options.job.temperature == 0) {

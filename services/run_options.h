@@ -7,6 +7,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "formats/token_input.h"
 #include "scheduler/job.h"
 #include "worker/model/model.h"
@@ -23,6 +24,7 @@ struct RunOptions {
   InputFormat format = InputFormat::kAuto;
   int threads = 0;  // 0: one for each processor
   int64_t cache_budget_bytes = DefaultCacheBudget();
+  double checkpoint_seconds = 2;  // between points from which an interrupted run can go on
   bool json = false;
   bool quiet = false;
 
@@ -48,6 +50,8 @@ void AddRunOptions(CLI::App& run, RunOptions& options);
 // After parsing: what was typed becomes values, and all of it is checked. Names every refused
 // value.
 absl::Status FinishRunOptions(const CLI::App& run, RunOptions& options);
+// "auto", "bytes", "fasta", "npy". Names a refused value.
+absl::StatusOr<InputFormat> ParseFormat(const std::string& name);
 // Threads a person may ask for. Names a refused value.
 absl::Status CheckThreads(int threads);
 

@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 namespace longwave::gpu::emulator {
@@ -159,6 +160,8 @@ void Run(dim3 grid, dim3 dimensions, size_t shared_bytes, const std::function<vo
     std::fprintf(stderr, "emulator: blocks are rows of whole warps\n");
     std::abort();
   }
+  static auto& turn = *new std::mutex;
+  const std::lock_guard<std::mutex> lock(turn);
   block_dimensions = dimensions;
   grid_dimensions = grid;
   Block state;

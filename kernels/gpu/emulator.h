@@ -3,7 +3,8 @@
 // without a GPU; slow, exact in its semantics, and as strict: a warp primitive that not all lanes
 // reach, or a barrier that a thread misses, ends the program with a message.
 //
-// Only device_code.h and launch.h include this. Thread safety: one emulated launch at a time.
+// Only device_code.h and launch.h include this. Thread safety: launches of several threads run one
+// after another.
 #pragma once
 
 #include <cuda_bf16.h>

@@ -1,5 +1,6 @@
 // The GPU backend of a build without the CUDA toolkit: everything answers Unimplemented.
 #include "absl/strings/str_cat.h"
+#include "kernels/advance_state_cuda.h"
 #include "kernels/attention_cuda.h"
 #include "kernels/embedding_cuda.h"
 #include "kernels/gemm_cuda.h"
@@ -10,6 +11,7 @@
 #include "kernels/signal_ops_cuda.h"
 #include "kernels/ssm_conv_cuda.h"
 #include "kernels/ssm_fft_cuda.h"
+#include "kernels/ssm_step_cuda.h"
 #include "kernels/token_loss_cuda.h"
 
 namespace longwave::gpu {
@@ -66,6 +68,13 @@ absl::Status RunSsmConvCuda(const SsmConvPlan& plan, const SsmDeviceFilter& filt
 }
 absl::Status RunH3MixCuda(const H3MixPlan& plan, const SsmDeviceFilter& filter,
                           const H3MixArgs& args, Stream& stream) {
+  return None();
+}
+absl::Status WriteHalo(const H3MixDesc& desc, const H3MixArgs& args, Stream& stream) {
+  return None();
+}
+absl::Status RunAdvanceStateCuda(const AdvanceStateDesc& desc, const SsmDeviceFilter& filter,
+                                 const AdvanceStateArgs& args, Stream& stream) {
   return None();
 }
 absl::Status RunGemmCuda(const GemmDesc& desc, const GemmArgs& args, void* scratch,

@@ -414,6 +414,23 @@ WithState H3Mix(const DiagonalSsm& ssm, const H3MixDesc& desc, const Floats& q, 
   return out;
 }
 
+Doubles AdvanceState(const DiagonalSsm& ssm, const AdvanceStateDesc& desc, const Floats& state_in,
+                     const Floats& local) {
+  using Long = std::complex<long double>;
+  Doubles out(state_in.size());
+  for (int64_t row = 0; row < desc.batch * desc.channels; ++row) {
+    const int64_t filter = row % desc.channels / desc.channels_per_filter;
+    for (int64_t n = 0; n < desc.pairs; ++n) {
+      const Complex a = ssm.a[filter * desc.pairs + n];
+      const Long power = std::exp(static_cast<long double>(desc.length) * std::log(Long(a)));
+      const Complex x = StateAt(state_in, row, desc.pairs, n);
+      const Complex sum = Complex(power * Long(x)) + StateAt(local, row, desc.pairs, n);
+      SetState(out, row, desc.pairs, n, sum);
+    }
+  }
+  return out;
+}
+
 Doubles LayerNorm(const Doubles& x, int64_t rows, int64_t width, const Floats& scale,
                   const Floats& shift, double eps) {
   Doubles y(rows * width);

@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "kernels/advance_state.h"
 #include "kernels/diagonal_ssm.h"
 #include "kernels/gelu.h"
 #include "kernels/h3_mix.h"
@@ -145,6 +146,10 @@ Doubles LongConv(const LongConvDesc& desc, const Floats& u, const Floats& taps,
 WithState H3Mix(const DiagonalSsm& ssm, const H3MixDesc& desc, const Floats& q, const Floats& k,
                 const Floats& v, const Floats& shift_taps, const Floats& halo_in,
                 const Floats& state_in);
+
+// a^length state_in + local, of (batch, channels, 2, pairs), by logarithms in extended precision.
+Doubles AdvanceState(const DiagonalSsm& ssm, const AdvanceStateDesc& desc, const Floats& state_in,
+                     const Floats& local);
 
 Doubles LayerNorm(const Doubles& x, int64_t rows, int64_t width, const Floats& scale,
                   const Floats& shift, double eps);

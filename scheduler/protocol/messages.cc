@@ -11,26 +11,23 @@ namespace longwave {
 namespace {
 
 constexpr uint8_t kMagic = 0x4c;  // 'L'
-constexpr const char* kNames[] = {"Hello",    "Ready",   "Progress", "Done",   "Failed",
-                                  "HandBack", "Goodbye", "Welcome",  "Assign", "Committed",
-                                  "Dropped",  "Unknown", "Drain"};
+constexpr const char* kNames[] = {"Hello",   "Report",  "Done",   "Failed",        "HandBack",
+                                  "Goodbye", "Welcome", "Assign", "BoundaryReady", "Committed",
+                                  "Dropped", "Unknown", "Drain",  "Redirect"};
 
 // Each message's fields in the order of the wire; Writer and Reader go through the same list.
 template <typename Codec>
 void Fields(Codec& c, Hello& m) {
-  c(m.version), c(m.device);
+  c(m.version), c(m.device), c(m.links);
 }
 template <typename Codec>
-void Fields(Codec& c, Ready& m) {
-  c(m.credit_bytes);
-}
-template <typename Codec>
-void Fields(Codec& c, Progress& m) {
-  c(m.key);
+void Fields(Codec& c, Report& m) {
+  c(m.slots), c(m.credit_bytes), c(m.held);
 }
 template <typename Codec>
 void Fields(Codec& c, Done& m) {
   c(m.key), c(m.output_bytes), c(m.output_sha256), c(m.boundary_sha256);
+  c(m.busy_us);
 }
 template <typename Codec>
 void Fields(Codec& c, Failed& m) {
@@ -48,8 +45,13 @@ void Fields(Codec& c, Welcome& m) {
 }
 template <typename Codec>
 void Fields(Codec& c, Assign& m) {
-  c(m.key), c(m.boundary_epoch), c(m.model), c(m.model_hash), c(m.task), c(m.chunk_tokens);
-  c(m.window), c(m.max_logits_bytes), c(m.length), c(m.token_bytes);
+  c(m.key), c(m.boundary), c(m.before), c(m.before_links), c(m.model), c(m.model_hash), c(m.task);
+  c(m.chunk_tokens), c(m.window), c(m.max_logits_bytes), c(m.length), c(m.start_position);
+  c(m.token_bytes), c(m.trace);
+}
+template <typename Codec>
+void Fields(Codec& c, BoundaryReady& m) {
+  c(m.key), c(m.boundary);
 }
 template <typename Codec>
 void Fields(Codec& c, Committed& m) {
@@ -63,12 +65,20 @@ template <typename Codec>
 void Fields(Codec&, Unknown&) {}
 template <typename Codec>
 void Fields(Codec&, Drain&) {}
+template <typename Codec>
+void Fields(Codec& c, Redirect& m) {
+  c(m.endpoint);
+}
 
 struct Writer {
   ByteWriter out;
   void operator()(const std::string& text) { out.PutString(text); }
   void operator()(bool flag) { out.Put(static_cast<uint8_t>(flag)); }
   void operator()(const ChunkKey& key) { (*this)(key.job), (*this)(key.chunk), (*this)(key.epoch); }
+  void operator()(const std::vector<ChunkKey>& keys) {
+    out.Put(static_cast<uint16_t>(keys.size()));
+    for (const ChunkKey& key : keys) (*this)(key);
+  }
   template <std::integral T>
   void operator()(T number) {
     out.Put(number);
@@ -85,6 +95,11 @@ struct Reader {
     flag = byte == 1;
   }
   void operator()(ChunkKey& key) { (*this)(key.job), (*this)(key.chunk), (*this)(key.epoch); }
+  void operator()(std::vector<ChunkKey>& keys) {
+    const auto count = in.Get<uint16_t>();
+    good = good && count <= kMostSlots;
+    for (int i = 0; good && !in.failed() && i < count; ++i) (*this)(keys.emplace_back());
+  }
   template <std::integral T>
   void operator()(T& number) {
     number = in.Get<T>();
@@ -132,6 +147,9 @@ absl::StatusOr<Message> Decode(absl::string_view bytes) {
   return message;
 }
 
+std::string StreamName(const ChunkKey& key) {
+  return absl::StrCat(key.job, "/", key.epoch, "/", key.chunk);
+}
 std::string JobFolder(const std::string& job) { return absl::StrCat("jobs/", job); }
 std::string TokensName(const std::string& job) { return absl::StrCat("jobs/", job, "/tokens"); }
 std::string ManifestName(const std::string& job) {
@@ -139,6 +157,9 @@ std::string ManifestName(const std::string& job) {
 }
 std::string OutputName(const std::string& job, int64_t epoch, int64_t chunk) {
   return absl::StrCat("jobs/", job, "/", epoch, "/", chunk, ".output");
+}
+std::string TraceName(const std::string& job, int64_t epoch, int64_t chunk) {
+  return absl::StrCat("jobs/", job, "/", epoch, "/", chunk, ".trace");
 }
 std::string BoundaryName(const std::string& job, int64_t epoch, int64_t chunk) {
   return absl::StrCat("jobs/", job, "/", epoch, "/", chunk, ".boundary");

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <string>
 #include <variant>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -14,27 +15,28 @@
 
 namespace longwave {
 
-inline constexpr uint16_t kProtocolVersion = 1;
+inline constexpr uint16_t kProtocolVersion = 2;
 inline constexpr int64_t kMaxMessageBytes = 1 << 20;
+inline constexpr int64_t kMostSlots = 1024;  // chunks that a worker may hold
 
 // Worker to scheduler.
 struct Hello {
   uint16_t version = kProtocolVersion;
   std::string device;
+  std::string links;  // where others reach its Exchange; empty: it takes part in no links
   bool operator==(const Hello&) const = default;
 };
-struct Ready {  // idle; the tokens of a chunk may take so many bytes
-  int64_t credit_bytes = 0;
-  bool operator==(const Ready&) const = default;
-};
-struct Progress {  // at work on it
-  ChunkKey key;
-  bool operator==(const Progress&) const = default;
+struct Report {                // how it is with the worker, all of it; also the heartbeat
+  int64_t slots = 0;           // chunks that it takes at a time, in work and queued; 0: it leaves
+  int64_t credit_bytes = 0;    // the tokens of a chunk may take so many bytes
+  std::vector<ChunkKey> held;  // in work, queued, or done and not answered
+  bool operator==(const Report&) const = default;
 };
 struct Done {  // output and boundary are in the object store
   ChunkKey key;
   int64_t output_bytes = 0;
   std::string output_sha256, boundary_sha256;
+  int64_t busy_us = 0;  // that the worker was at it
   bool operator==(const Done&) const = default;
 };
 struct Failed {
@@ -61,13 +63,22 @@ struct Welcome {
 };
 struct Assign {
   ChunkKey key;
-  int64_t boundary_epoch = 0;  // the boundary in is of chunk key.chunk - 1; 0: none, the start
+  // Where the chunk starts from: an object, where it is committed; else the stream of the chunk
+  // before it and who publishes it, until BoundaryReady; neither: the zero state.
+  std::string boundary, before, before_links;
   std::string model, model_hash;
   uint8_t task = 0;  // of enum Task
   int64_t chunk_tokens = 0, window = 0, max_logits_bytes = 0;
-  int64_t length = 0;  // of the sequence
+  int64_t length = 0;          // tokens to run, of all chunks
+  int64_t start_position = 0;  // tokens that were before chunk 0
   uint8_t token_bytes = 0;
+  bool trace = false;  // write down what is done when, as TraceName()
   bool operator==(const Assign&) const = default;
+};
+struct BoundaryReady {  // the chunk before `key` is committed; its boundary is this object
+  ChunkKey key;
+  std::string boundary;
+  bool operator==(const BoundaryReady&) const = default;
 };
 struct Committed {
   ChunkKey key;
@@ -81,24 +92,31 @@ struct Dropped {  // the chunk is the worker's no longer
 struct Unknown {  // say Hello: the scheduler does not know this worker
   bool operator==(const Unknown&) const = default;
 };
-struct Drain {  // finish the chunk, then leave
+struct Drain {  // finish the chunk in work, then leave
   bool operator==(const Drain&) const = default;
+};
+struct Redirect {  // another server leads: connect there
+  std::string endpoint;
+  bool operator==(const Redirect&) const = default;
 };
 
 // The order is that of the type's number on the wire.
-using Message = std::variant<Hello, Ready, Progress, Done, Failed, HandBack, Goodbye, Welcome,
-                             Assign, Committed, Dropped, Unknown, Drain>;
+using Message = std::variant<Hello, Report, Done, Failed, HandBack, Goodbye, Welcome, Assign,
+                             BoundaryReady, Committed, Dropped, Unknown, Drain, Redirect>;
 
 std::string Encode(const Message& message);
 // InvalidArgument: the bytes are no message of this protocol.
 absl::StatusOr<Message> Decode(absl::string_view bytes);
 const char* Name(const Message& message);  // "Hello"
 
+// The stream of what a chunk hands on while it is computed: "JOB/EPOCH/CHUNK".
+std::string StreamName(const ChunkKey& key);
 // Names in the object store.
 std::string JobFolder(const std::string& job);     // "jobs/ID"
 std::string TokensName(const std::string& job);    // "jobs/ID/tokens"
 std::string ManifestName(const std::string& job);  // "jobs/ID/manifest.json"
 std::string OutputName(const std::string& job, int64_t epoch, int64_t chunk);  // ".../E/C.output"
+std::string TraceName(const std::string& job, int64_t epoch, int64_t chunk);   // ".../E/C.trace"
 std::string BoundaryName(const std::string& job, int64_t epoch,
                          int64_t chunk);  // ".../E/C.boundary"
 

@@ -12,19 +12,26 @@ using ::testing::HasSubstr;
 
 std::vector<Message> All() {
   const ChunkKey key{"0123456789abcdef", int64_t{1} << 40, 7};
-  return {Hello{1, "cpu"},
-          Ready{1 << 20},
-          Progress{key},
-          Done{key, 32768, "aa", "bb"},
+  Assign assign{key, "jobs/a/1/2.boundary", "a/1/2", "tcp://10.0.0.7:4000", "h3-dna", "cafe", 2};
+  assign.chunk_tokens = 8192;
+  assign.length = 4938920;
+  assign.start_position = 17;
+  assign.token_bytes = 1;
+  assign.trace = true;
+  return {Hello{2, "cpu", "tcp://10.0.0.7:4000"},
+          Report{2, 1 << 20, {key, {"b", 0, 1}}},
+          Done{key, 32768, "aa", "bb", 1500},
           Failed{key, true, std::string("token id 300\0x", 14)},
           HandBack{key},
           Goodbye{},
           Welcome{"file:///data/objects", "/models", 1000, 6000},
-          Assign{key, 6, "h3-dna", "cafe", 2, 8192, 1000, 1 << 30, 4938920, 1},
+          assign,
+          BoundaryReady{key, "jobs/a/1/2.boundary"},
           Committed{key},
           Dropped{key, "an older epoch"},
           Unknown{},
-          Drain{}};
+          Drain{},
+          Redirect{"tcp://10.0.0.8:7001"}};
 }
 
 TEST(Messages, EachComesBackAsItWas) {
@@ -52,8 +59,9 @@ TEST(Messages, EveryOtherLengthIsRefused) {
 TEST(Messages, WhatNoSenderSaysIsRefused) {
   EXPECT_FALSE(Decode("Lx").ok());
   EXPECT_FALSE(Decode(std::string("\x4d\0", 2)).ok());
-  EXPECT_FALSE(Decode(Encode(Ready{-1})).ok());
-  EXPECT_FALSE(Decode(Encode(Progress{{"a", -1, 1}})).ok());
+  EXPECT_FALSE(Decode(Encode(Report{-1, 0, {}})).ok());
+  EXPECT_FALSE(Decode(Encode(HandBack{{"a", -1, 1}})).ok());
+  EXPECT_FALSE(Decode(Encode(Report{1, 1, std::vector<ChunkKey>(kMostSlots + 1)})).ok());
   std::string failed = Encode(Failed{{"", 0, 1}, true, ""});
   failed[2 + 4 + 8 + 8] = 2;
   EXPECT_THAT(Decode(failed).status().message(), HasSubstr("Failed: a number out of its range"));

@@ -1,11 +1,8 @@
 #include "scheduler/protocol/sockets.h"
 
-#include <sys/eventfd.h>
-#include <unistd.h>
-
 #include <cerrno>
 #include <chrono>
-#include <cstdlib>
+#include <memory>
 #include <utility>
 #include <zmq.hpp>
 
@@ -21,8 +18,9 @@ constexpr int kQueued = 1000;    // messages of one peer
 
 class ZmqSocket final : public MessageSocket {
  public:
-  ZmqSocket(zmq::socket_type type, const std::string& name)
-      : router_(type == zmq::socket_type::router), socket_(context_, type) {
+  ZmqSocket(zmq::socket_type type, const std::string& name, const CurveKey& key)
+      : router_(type == zmq::socket_type::router), socket_(*context_, type) {
+    Secure(socket_, key, router_);
     socket_.set(zmq::sockopt::heartbeat_ivl, kHeartbeatMs);
     socket_.set(zmq::sockopt::heartbeat_timeout, kDeadMs);
     socket_.set(zmq::sockopt::heartbeat_ttl, kDeadMs);
@@ -100,7 +98,7 @@ class ZmqSocket final : public MessageSocket {
 
  private:
   bool router_;
-  zmq::context_t context_;
+  const std::shared_ptr<zmq::context_t> context_ = SharedZmqContext();
   zmq::socket_t socket_;
   std::string endpoint_;
   Waker waker_;
@@ -108,12 +106,12 @@ class ZmqSocket final : public MessageSocket {
 
 absl::StatusOr<std::unique_ptr<MessageSocket>> Open(zmq::socket_type type,
                                                     const std::string& endpoint,
-                                                    const std::string& name) {
+                                                    const std::string& name, const CurveKey& key) {
   if (!absl::StartsWith(endpoint, "tcp://")) {
     return absl::InvalidArgumentError(absl::StrCat(endpoint, ": must be tcp://HOST:PORT"));
   }
   try {
-    auto socket = std::make_unique<ZmqSocket>(type, name);
+    auto socket = std::make_unique<ZmqSocket>(type, name, key);
     socket->Open(endpoint);
     return socket;
   } catch (const zmq::error_t& e) {
@@ -125,28 +123,15 @@ absl::StatusOr<std::unique_ptr<MessageSocket>> Open(zmq::socket_type type,
 
 }  // namespace
 
-Waker::Waker() : fd_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
-  if (fd_ < 0) std::abort();
-}
-Waker::~Waker() { close(fd_); }
-
-void Waker::Wake() {
-  const uint64_t one = 1;
-  [[maybe_unused]] const ssize_t wrote = write(fd_, &one, sizeof(one));  // full: it is awake
-}
-
-void Waker::Clear() {
-  uint64_t count = 0;
-  [[maybe_unused]] const ssize_t got = read(fd_, &count, sizeof(count));  // empty: nothing to clear
-}
-
-absl::StatusOr<std::unique_ptr<MessageSocket>> OpenRouter(const std::string& endpoint) {
-  return Open(zmq::socket_type::router, endpoint, "");
+absl::StatusOr<std::unique_ptr<MessageSocket>> OpenRouter(const std::string& endpoint,
+                                                          const CurveKey& key) {
+  return Open(zmq::socket_type::router, endpoint, "", key);
 }
 
 absl::StatusOr<std::unique_ptr<MessageSocket>> OpenDealer(const std::string& endpoint,
-                                                          const std::string& name) {
-  return Open(zmq::socket_type::dealer, endpoint, name);
+                                                          const std::string& name,
+                                                          const CurveKey& key) {
+  return Open(zmq::socket_type::dealer, endpoint, name, key);
 }
 
 }  // namespace longwave

@@ -1,6 +1,8 @@
 // The two ends of the wire between scheduler and workers, over ZeroMQ: a ROUTER that many workers
 // reach, a DEALER in each worker. A peer is known by the name its DEALER chose.
 //
+// With a CurveKey both are encrypted, and only peers with the same key are heard.
+//
 // What is sent may be lost when a connection breaks: whoever needs an answer asks again.
 //
 // Thread safety: one thread owns a socket. Wake() is safe from any thread.
@@ -14,23 +16,10 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "scheduler/protocol/messages.h"
+#include "transport/waker.h"
+#include "transport/zmq_context.h"
 
 namespace longwave {
-
-// A file descriptor that ends a Wait() in another thread.
-class Waker {
- public:
-  Waker();
-  ~Waker();
-  Waker(const Waker&) = delete;
-  Waker& operator=(const Waker&) = delete;
-  void Wake();
-  void Clear();
-  int fd() const { return fd_; }
-
- private:
-  int fd_;
-};
 
 struct Received {
   std::string peer;  // the worker's name; empty at a DEALER
@@ -52,8 +41,10 @@ class MessageSocket {
 };
 
 // InvalidArgument where the endpoint is none, Unavailable where it cannot be bound.
-absl::StatusOr<std::unique_ptr<MessageSocket>> OpenRouter(const std::string& endpoint);
+absl::StatusOr<std::unique_ptr<MessageSocket>> OpenRouter(const std::string& endpoint,
+                                                          const CurveKey& key = {});
 absl::StatusOr<std::unique_ptr<MessageSocket>> OpenDealer(const std::string& endpoint,
-                                                          const std::string& name);
+                                                          const std::string& name,
+                                                          const CurveKey& key = {});
 
 }  // namespace longwave

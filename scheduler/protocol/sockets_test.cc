@@ -25,11 +25,11 @@ TEST(Sockets, MessagesGoBothWaysByName) {
   auto router = OpenRouter("tcp://127.0.0.1:0");
   ASSERT_TRUE(router.ok()) << router.status();
   auto a = OpenDealer((*router)->endpoint(), "a"), b = OpenDealer((*router)->endpoint(), "b");
-  SendSoon(**a, Hello{1, "cpu"});
+  SendSoon(**a, Hello{1, "cpu", ""});
   auto received = Next(**router);
   ASSERT_TRUE(received.has_value() && received->message.ok());
   EXPECT_EQ(received->peer, "a");
-  SendSoon(**b, Ready{5});
+  SendSoon(**b, HandBack{{"a", 5, 1}});
   received = Next(**router);
   ASSERT_TRUE(received.has_value());
   EXPECT_EQ(received->peer, "b");
@@ -43,10 +43,10 @@ TEST(Sockets, MessagesGoBothWaysByName) {
 TEST(Sockets, ASecondConnectionOfOneNameTakesOver) {
   auto router = OpenRouter("tcp://127.0.0.1:0");
   auto before = OpenDealer((*router)->endpoint(), "w");
-  SendSoon(**before, Ready{1});
+  SendSoon(**before, HandBack{{"a", 1, 1}});
   ASSERT_TRUE(Next(**router).has_value());
   auto after = OpenDealer((*router)->endpoint(), "w");
-  SendSoon(**after, Ready{2});
+  SendSoon(**after, HandBack{{"a", 2, 1}});
   ASSERT_TRUE(Next(**router).has_value());
   EXPECT_TRUE((*router)->Send("w", Unknown{}));
   EXPECT_TRUE(Next(**after).has_value());

@@ -16,7 +16,8 @@
 #include "boost/json/serialize.hpp"
 #include "boost/url/parse.hpp"
 #include "formats/npy.h"
-#include "scheduler/dispatcher.h"
+#include "scheduler/finish_job.h"
+#include "scheduler/protocol/messages.h"
 #include "services/cluster/planner.h"
 #include "services/text.h"
 
@@ -412,7 +413,7 @@ absl::StatusOr<ApiResponse> Api::ListJobs(const ApiRequest& request) {
   const absl::StatusOr<int64_t> limit = QueryNumber(*target, "limit", 1, kMostListed, 100);
   if (!before.ok()) return before.status();
   if (!limit.ok()) return limit.status();
-  const absl::StatusOr<std::vector<Job>> jobs = store_.List(state, *before, *limit);
+  const absl::StatusOr<std::vector<Job>> jobs = store_.List({state, "", "", std::nullopt}, *before, *limit);
   if (!jobs.ok()) return jobs.status();
   boost::json::array list;
   for (const Job& job : *jobs) list.push_back(ToJson(job, WallClockMs()));

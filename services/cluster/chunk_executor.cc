@@ -1,29 +1,39 @@
 #include "services/cluster/chunk_executor.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "formats/boundary.h"
+#include "kernels/checks.h"
+#include "observability/log.h"
+#include "observability/trace.h"
 #include "services/cluster/model_hash.h"
+#include "services/cluster/observed_flow.h"
 #include "services/run_limits.h"
 #include "services/run_options.h"
+#include "worker/model/weights.h"
 
 namespace longwave {
 namespace {
 
 constexpr int64_t kMostBoundary = int64_t{1} << 34;
 
-// Whether another worker, or this one a little later, may succeed.
-bool IsFinal(const absl::Status& status) {
-  return absl::IsInvalidArgument(status) || absl::IsFailedPrecondition(status) ||
-         absl::IsResourceExhausted(status) || absl::IsDataLoss(status) ||
-         absl::IsOutOfRange(status);
+using Seconds = double;
+Seconds Now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-absl::string_view Bytes(absl::Span<const float> values) {
-  return {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float)};
+template <typename T>
+absl::string_view Bytes(absl::Span<const T> values) {
+  return {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T)};
+}
+
+template <typename T>
+StateBytes SharedBytes(absl::Span<const T> values) {
+  return std::make_shared<const std::string>(Bytes(values));
 }
 
 absl::StatusOr<std::unique_ptr<ChunkTask>> TaskOf(const Assign& assign, const Model& model,
@@ -45,22 +55,59 @@ absl::StatusOr<std::unique_ptr<ChunkTask>> TaskOf(const Assign& assign, const Mo
 
 }  // namespace
 
-WorkerLoop::Executed ChunkExecutor::Run(const Assign& assign) {
-  absl::StatusOr<Done> done = Compute(assign);
-  if (done.ok()) return {*std::move(done), absl::OkStatus()};
-  runner_.reset();  // whatever state it is in
-  const absl::Status& status = done.status();
-  return {Failed{assign.key, IsFinal(status), std::string(status.message())},
-          absl::IsInternal(status) ? status : absl::OkStatus()};
+// Streams have the model's tensors and then the task's carry, as doubles.
+struct ChunkExecutor::Work final : ChunkWork {
+  using ChunkWork::ChunkWork;
+  int64_t carry_index() const { return model->state_specs().size(); }
+
+  std::shared_ptr<const Model> model;
+  std::unique_ptr<ChunkTask> task;
+  std::unique_ptr<ObjectWriter> output;
+  std::vector<int32_t> tokens;
+  TokenChunk chunk;                      // of `tokens`
+  std::unique_ptr<TraceRecorder> trace;  // null: nobody asked for one
+  Seconds began = Now();
+
+  absl::Status Append(absl::Span<const float> values) { return output->Append(Bytes(values)); }
+};
+
+ChunkExecutor::ChunkExecutor(std::string name, std::unique_ptr<ObjectStore> objects,
+                             std::string models, const ModelOptions& options, int threads,
+                             Exchange* exchange, WorkerProbe& probe, FinishedFn finished)
+    : ChunkPipeline(exchange, std::move(finished)),
+      name_(std::move(name)),
+      objects_(std::move(objects)),
+      models_(std::move(models)),
+      options_(options),
+      probe_(probe),
+      pool_(threads) {
+  Start();
 }
 
-absl::Status ChunkExecutor::Prepare(const Assign& assign) {
-  if (model_hash_ != assign.model_hash) {
+ChunkExecutor::~ChunkExecutor() { Stop(); }
+
+std::unique_ptr<ChunkWork> ChunkExecutor::NewWork(const Assign& assign) {
+  return std::make_unique<Work>(assign);
+}
+
+bool ChunkExecutor::IsFinal(const absl::Status& status) const {
+  return absl::IsInvalidArgument(status) || absl::IsFailedPrecondition(status) ||
+         absl::IsResourceExhausted(status) || absl::IsDataLoss(status) ||
+         absl::IsOutOfRange(status);
+}
+
+absl::Status ChunkExecutor::Prepare(Work& work) {
+  const Assign& assign = work.assign;
+  const int64_t chunk = std::min(assign.chunk_tokens, assign.length);
+  if (model_hash_ != assign.model_hash || runner_ == nullptr || chunk_ != chunk) {
+    WaitForValues();  // they are in the runner
     runner_.reset();
+  }
+  if (model_hash_ != assign.model_hash) {
+    flow_.reset();
     model_.reset();
     model_hash_.clear();
-    absl::Status named = CheckObjectName(assign.model);
-    if (!named.ok()) return named;
+    LONGWAVE_RETURN_IF_ERROR(CheckObjectName(assign.model));
     const std::string folder = absl::StrCat(models_, "/", assign.model);
     const absl::StatusOr<std::string> hash = ModelHash(folder);
     if (!hash.ok()) return absl::UnavailableError(hash.status().message());
@@ -68,73 +115,35 @@ absl::Status ChunkExecutor::Prepare(const Assign& assign) {
       return absl::UnavailableError(absl::StrCat("model ", folder, " is ", *hash,
                                                  " here, the job is of ", assign.model_hash));
     }
-    absl::StatusOr<std::shared_ptr<const Model>> model = Model::Load(folder, options_);
-    if (!model.ok()) return model.status();
-    model_ = *std::move(model);
+    LONGWAVE_ASSIGN_OR_RETURN(model_, Model::Load(folder, options_));
     model_hash_ = *hash;
   }
-  const int64_t chunk = std::min(assign.chunk_tokens, assign.length);
-  if (runner_ == nullptr || chunk_ != chunk) {
-    runner_.reset();
-    absl::Status fits = model_->device().is_gpu() ? absl::OkStatus()
-                                                  : CheckChunkFits(*model_, chunk, pool_.threads(),
-                                                                   PhysicalMemoryBytes());
-    if (!fits.ok()) return fits;
+  if (runner_ == nullptr) {
+    LONGWAVE_RETURN_IF_ERROR(
+        model_->device().is_gpu()
+            ? absl::OkStatus()
+            : CheckChunkFits(*model_, chunk, pool_.threads(), PhysicalMemoryBytes()));
     RunnerOptions options;
     options.chunk = chunk;
-    absl::StatusOr<std::unique_ptr<SequenceRunner>> runner =
-        SequenceRunner::Create(model_, options, &pool_);
-    if (!runner.ok()) return runner.status();
-    runner_ = *std::move(runner);
+    LONGWAVE_ASSIGN_OR_RETURN(runner_, SequenceRunner::Create(model_, options, &pool_));
     chunk_ = chunk;
+    std::vector<int64_t> floats;
+    for (const StateTensorSpec& spec : model_->state_specs()) floats.push_back(spec.elements());
+    LONGWAVE_ASSIGN_OR_RETURN(flow_, LinkFlow::Create(model_->device(), std::move(floats)));
   }
-  absl::StatusOr<std::unique_ptr<ChunkTask>> task = TaskOf(assign, *model_, chunk);
-  if (!task.ok()) return task.status();
-  task_ = *std::move(task);
+  work.model = model_;
+  LONGWAVE_ASSIGN_OR_RETURN(work.task, TaskOf(assign, *model_, chunk));
   return absl::OkStatus();
 }
 
-absl::Status ChunkExecutor::TakeUp(const Assign& assign, int64_t position) {
-  if (position == 0) {
-    runner_->Reset();
-    return absl::OkStatus();
-  }
-  const std::string name =
-      BoundaryName(assign.key.job, assign.boundary_epoch, assign.key.chunk - 1);
-  const absl::StatusOr<std::string> bytes = objects_->ReadAll(name, kMostBoundary);
-  if (!bytes.ok()) return bytes.status();
-  absl::StatusOr<Boundary> boundary = ParseBoundary(*bytes);
-  absl::Status status = boundary.status();
-  if (status.ok()) status = CheckBoundary(*boundary, assign.model_hash, position);
-  if (!status.ok()) return absl::Status(status.code(), absl::StrCat(name, ": ", status.message()));
-  const std::vector<StateTensorSpec>& specs = model_->state_specs();
-  bool same =
-      specs.size() == boundary->tensors.size() && boundary->carry.size() == task_->carry().size();
-  HostState state;
-  for (size_t i = 0; same && i < specs.size(); ++i) {
-    BoundaryTensor& tensor = boundary->tensors[i];
-    same = tensor.name == specs[i].name && tensor.shape == specs[i].shape;
-    state.push_back(std::move(tensor.values));
-  }
-  if (!same) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        name, ": its ", boundary->tensors.size(), " tensors and carry of ", boundary->carry.size(),
-        " are not those of this model and task, ", specs.size(), " and ", task_->carry().size()));
-  }
-  std::copy(boundary->carry.begin(), boundary->carry.end(), task_->carry().begin());
-  return runner_->Resume(position, state);
-}
-
-absl::StatusOr<std::vector<int32_t>> ChunkExecutor::Tokens(const Assign& assign, int64_t first,
-                                                           int64_t count) {
-  const int64_t size = assign.token_bytes;
-  const absl::StatusOr<std::string> bytes =
-      objects_->Read(TokensName(assign.key.job), first * size, count * size);
+absl::StatusOr<std::vector<int32_t>> ChunkExecutor::Tokens(const Work& work) {
+  const int64_t size = work.assign.token_bytes, count = work.count() + work.has_lookahead();
+  const std::string name = TokensName(work.key().job);
+  const absl::StatusOr<std::string> bytes = objects_->Read(name, work.first() * size, count * size);
   if (!bytes.ok()) return bytes.status();
   if ((size != 1 && size != 4) || static_cast<int64_t>(bytes->size()) != count * size) {
-    return absl::DataLossError(absl::StrCat(TokensName(assign.key.job), ": ", bytes->size(),
-                                            " bytes where ", count, " tokens of ", size,
-                                            " were expected"));
+    return absl::DataLossError(absl::StrCat(name, ": ", bytes->size(), " bytes where ", count,
+                                            " tokens of ", size, " were expected"));
   }
   std::vector<int32_t> tokens(count);
   if (size == 4) {
@@ -146,54 +155,174 @@ absl::StatusOr<std::vector<int32_t>> ChunkExecutor::Tokens(const Assign& assign,
   return tokens;
 }
 
-absl::StatusOr<ObjectInfo> ChunkExecutor::WriteBoundary(const Assign& assign) {
-  absl::StatusOr<HostState> state = runner_->ExportState();
-  if (!state.ok()) return state.status();
-  Boundary boundary;
-  boundary.model_hash = assign.model_hash;
-  boundary.position = runner_->position();
-  boundary.carry.assign(task_->carry().begin(), task_->carry().end());
-  for (size_t i = 0; i < state->size(); ++i) {
-    const StateTensorSpec& spec = model_->state_specs()[i];
-    boundary.tensors.push_back({spec.name, spec.shape, std::move((*state)[i])});
-  }
-  const absl::StatusOr<std::string> bytes = FormatBoundary(boundary);
+absl::Status ChunkExecutor::Fill(const ChunkWork& chunk, const std::string& name,
+                                 StateStream& stream) {
+  const Work& work = static_cast<const Work&>(chunk);
+  const Seconds began = Now();
+  const absl::StatusOr<std::string> bytes = objects_->ReadAll(name, kMostBoundary);
   if (!bytes.ok()) return bytes.status();
-  return objects_->Write(BoundaryName(assign.key.job, assign.key.epoch, assign.key.chunk), *bytes);
+  probe_.BoundaryRead(Now() - began, static_cast<int64_t>(bytes->size()));
+  probe_.StateFromStore();
+  const absl::StatusOr<Boundary> boundary = ParseBoundary(*bytes);
+  absl::Status status = boundary.status();
+  if (status.ok()) status = CheckBoundary(*boundary, work.assign.model_hash, work.position());
+  if (!status.ok()) return absl::Status(status.code(), absl::StrCat(name, ": ", status.message()));
+  const std::vector<StateTensorSpec>& specs = work.model->state_specs();
+  const size_t carry = work.task->carry().size();
+  bool same = specs.size() == boundary->tensors.size() && boundary->carry.size() == carry;
+  for (size_t i = 0; same && i < specs.size(); ++i) {
+    const BoundaryTensor& tensor = boundary->tensors[i];
+    same = tensor.name == specs[i].name && tensor.shape == specs[i].shape;
+  }
+  if (!same) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        name, ": its ", boundary->tensors.size(), " tensors and carry of ", boundary->carry.size(),
+        " are not those of this model and task, ", specs.size(), " and ", carry));
+  }
+  for (size_t i = 0; i < specs.size(); ++i) {
+    stream.Put(i, SharedBytes(absl::MakeConstSpan(boundary->tensors[i].values)));
+  }
+  stream.Put(work.carry_index(), SharedBytes(absl::MakeConstSpan(boundary->carry)));
+  return absl::OkStatus();
 }
 
-absl::StatusOr<Done> ChunkExecutor::Compute(const Assign& assign) {
-  const ChunkKey& key = assign.key;
+absl::Status ChunkExecutor::Compute(ChunkWork& chunk) {
+  Work& work = static_cast<Work&>(chunk);
+  const absl::Status run = Run(work);
+  if (!run.ok()) {
+    WaitForValues();
+    runner_.reset();  // whatever state it is in
+  }
+  return run;
+}
+
+absl::Status ChunkExecutor::Run(Work& work) {
+  const Assign& assign = work.assign;
+  const ChunkKey& key = work.key();
   if (assign.chunk_tokens < 1 || assign.window < 1 ||
       key.chunk > (assign.length - 1) / assign.chunk_tokens) {
     return absl::InvalidArgumentError(absl::StrCat(key.ToString(), " of ", assign.length,
                                                    " tokens in chunks of ", assign.chunk_tokens));
   }
-  absl::Status status = Prepare(assign);
-  const int64_t first = key.chunk * assign.chunk_tokens;
-  if (status.ok()) status = TakeUp(assign, first);
-  if (!status.ok()) return status;
-  const int64_t count = std::min(assign.chunk_tokens, assign.length - first);
-  const bool last = first + count == assign.length;
-  const absl::StatusOr<std::vector<int32_t>> tokens = Tokens(assign, first, count + !last);
-  if (!tokens.ok()) return tokens.status();
-  absl::StatusOr<std::unique_ptr<ObjectWriter>> output =
-      objects_->Create(OutputName(key.job, key.epoch, key.chunk));
-  if (!output.ok()) return output.status();
-  TokenChunk chunk;
-  chunk.tokens = absl::MakeConstSpan(*tokens).first(count);
-  if (!last) chunk.lookahead = tokens->back();
-  const auto sink = [&](absl::Span<const float> values) {
-    return (*output)->Append(Bytes(values));
+  if (assign.trace) work.trace = std::make_unique<TraceRecorder>();
+  LONGWAVE_RETURN_IF_ERROR(Prepare(work));
+  LONGWAVE_ASSIGN_OR_RETURN(work.tokens, Tokens(work));
+  work.chunk.tokens = absl::MakeConstSpan(work.tokens).first(work.count());
+  if (work.has_lookahead()) work.chunk.lookahead = work.tokens.back();
+  LONGWAVE_ASSIGN_OR_RETURN(work.output,
+                            objects_->Create(OutputName(key.job, key.epoch, key.chunk)));
+  const int64_t tensors = work.carry_index() + 1;
+  const auto zeros = [&](StateStream& stream) {
+    for (int64_t i = 0; i < work.carry_index(); ++i) {
+      const auto bytes = work.model->state_specs()[i].elements() * sizeof(float);
+      stream.Put(i, std::make_shared<const std::string>(bytes, '\0'));
+    }
+    stream.Put(work.carry_index(), SharedBytes(absl::Span<const double>(work.task->carry())));
   };
-  status = task_->Chunk(chunk, *runner_, sink);
-  if (status.ok()) status = task_->Flush(*runner_, sink);
-  if (!status.ok()) return status;
-  const absl::StatusOr<ObjectInfo> written = (*output)->Commit();
-  if (!written.ok()) return written.status();
-  const absl::StatusOr<ObjectInfo> boundary = WriteBoundary(assign);
-  if (!boundary.ok()) return boundary.status();
-  return Done{key, written->bytes, written->sha256, boundary->sha256};
+  std::shared_ptr<StateStream> before;
+  LONGWAVE_ASSIGN_OR_RETURN(before, StreamBefore(work, tensors, zeros));
+  work.after = StreamAfter(work, tensors);
+  LONGWAVE_RETURN_IF_ERROR(runner_->Seek(work.position()));
+  flow_->Begin(before, work.after);
+  const bool linked = !assign.before.empty() && assign.before_links != exchange()->endpoint();
+  ObservedFlow flow(*flow_, work.model->state_specs(), linked ? Link::kZmq : Link::kProcess, probe_,
+                    work.trace.get());
+  LONGWAVE_RETURN_IF_ERROR(work.task->Forward(work.chunk, *runner_, &flow));
+  flow.End();
+  if (work.task->overlaps()) return absl::OkStatus();
+  // These values are read out of the runner before it goes on.
+  LONGWAVE_RETURN_IF_ERROR(TakeCarry(work));
+  const auto sink = [&](absl::Span<const float> values) { return work.Append(values); };
+  LONGWAVE_RETURN_IF_ERROR(work.task->Values(work.chunk, *runner_, sink));
+  return work.task->Flush(*runner_, sink);
+}
+
+// Adds what the chunk before handed on.
+absl::Status ChunkExecutor::TakeCarry(Work& work) {
+  const absl::StatusOr<StateBytes> bytes = work.before->Wait(work.carry_index());
+  if (!bytes.ok()) return bytes.status();
+  const absl::Span<double> carry = work.task->carry();
+  if ((*bytes)->size() != carry.size() * sizeof(double)) {
+    return absl::InvalidArgumentError(absl::StrCat("the carry of the chunk before has ",
+                                                   (*bytes)->size(), " bytes, the task's has ",
+                                                   carry.size() * sizeof(double)));
+  }
+  for (size_t i = 0; i < carry.size(); ++i) {
+    double before;
+    std::memcpy(&before, (*bytes)->data() + i * sizeof(double), sizeof(double));
+    carry[i] += before;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ChunkExecutor::TakeValues(ChunkWork& chunk) {
+  Work& work = static_cast<Work&>(chunk);
+  if (!work.task->overlaps()) return absl::OkStatus();
+  const ScopedSpan span(work.trace.get(), "values", -1, TraceLane::kObjects);
+  const auto sink = [&](absl::Span<const float> values) { return work.Append(values); };
+  LONGWAVE_RETURN_IF_ERROR(work.task->Values(work.chunk, *runner_, sink));
+  return work.task->Flush(*runner_, sink);
+}
+
+absl::StatusOr<Done> ChunkExecutor::Store(ChunkWork& chunk) {
+  Work& work = static_cast<Work&>(chunk);
+  if (work.task->overlaps()) LONGWAVE_RETURN_IF_ERROR(TakeCarry(work));
+  work.after->Put(work.carry_index(), SharedBytes(absl::Span<const double>(work.task->carry())));
+  absl::StatusOr<ObjectInfo> written, boundary;
+  {
+    const Seconds began = Now();
+    const ScopedSpan span(work.trace.get(), "output", -1, TraceLane::kObjects);
+    written = work.output->Commit();
+    if (!written.ok()) return written.status();
+    probe_.OutputWritten(Now() - began, written->bytes);
+  }
+  {
+    const Seconds began = Now();
+    const ScopedSpan span(work.trace.get(), "boundary", -1, TraceLane::kObjects);
+    boundary = WriteBoundary(work);
+    if (!boundary.ok()) return boundary.status();
+    probe_.BoundaryWritten(Now() - began, boundary->bytes);
+  }
+  WriteTrace(work);
+  probe_.ChunkComputed(work.count(), Now() - work.began);
+  return Done{work.key(), written->bytes, written->sha256, boundary->sha256, 0};
+}
+
+// What fails here is only not to be seen.
+void ChunkExecutor::WriteTrace(Work& work) {
+  if (work.trace == nullptr) return;
+  const ChunkKey& key = work.key();
+  ChunkTrace trace;
+  trace.job = key.job;
+  trace.chunk = key.chunk;
+  trace.epoch = key.epoch;
+  trace.tokens = work.count();
+  trace.worker = name_;
+  trace.device = work.model->device().ToString();
+  const absl::Status written = objects_
+                                   ->Write(TraceName(key.job, key.epoch, key.chunk),
+                                           FormatTrace(work.trace->Take(std::move(trace))))
+                                   .status();
+  if (!written.ok()) log::Warning("no trace", {{"job", key.job}, {"error", written.message()}});
+}
+
+absl::StatusOr<ObjectInfo> ChunkExecutor::WriteBoundary(const Work& work) {
+  Boundary boundary;
+  boundary.model_hash = work.assign.model_hash;
+  boundary.position = work.position() + work.count();
+  boundary.carry.assign(work.task->carry().begin(), work.task->carry().end());
+  for (int64_t i = 0; i < work.carry_index(); ++i) {
+    const StateTensorSpec& spec = work.model->state_specs()[i];
+    const absl::StatusOr<StateBytes> bytes = work.after->Wait(i);
+    if (!bytes.ok()) return bytes.status();
+    std::vector<float> values((*bytes)->size() / sizeof(float));
+    std::memcpy(values.data(), (*bytes)->data(), (*bytes)->size());
+    boundary.tensors.push_back({spec.name, spec.shape, std::move(values)});
+  }
+  const absl::StatusOr<std::string> bytes = FormatBoundary(boundary);
+  if (!bytes.ok()) return bytes.status();
+  const ChunkKey& key = work.key();
+  return objects_->Write(BoundaryName(key.job, key.epoch, key.chunk), *bytes);
 }
 
 }  // namespace longwave

@@ -1,54 +1,63 @@
-// One chunk of a job, from its assignment to its output and boundary in the object store. The chunk
-// is computed by the same task and runner as `longwave run` uses, from the state that the boundary
-// before it holds: its bytes are those of an undisturbed run.
+// Chunks of jobs through models: each is computed by the same task and runner as `longwave run`
+// uses, from the states that the chunk before hands on, while that is still computed or out of its
+// boundary. Its bytes are those of an undisturbed run.
 //
-// Thread safety: one caller.
+// Thread safety: as ChunkPipeline.
 #pragma once
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "kernels/thread_pool.h"
+#include "observability/worker_probe.h"
 #include "scheduler/object_store.h"
-#include "scheduler/protocol/messages.h"
-#include "services/cluster/worker_loop.h"
+#include "services/cluster/chunk_pipeline.h"
 #include "worker/executor/sequence_runner.h"
 #include "worker/executor/tasks.h"
+#include "worker/links/link_flow.h"
 #include "worker/model/model.h"
 
 namespace longwave {
 
-class ChunkExecutor {
+class ChunkExecutor final : public ChunkPipeline {
  public:
-  ChunkExecutor(std::unique_ptr<ObjectStore> objects, std::string models,
-                const ModelOptions& options, int threads)
-      : objects_(std::move(objects)),
-        models_(std::move(models)),
-        options_(options),
-        pool_(threads) {}
-
-  // Done, or Failed. `final` is set where another worker would fail the same way: what the job asks
-  // for cannot be, or its objects are damaged. `health` is an error where the device, or this
-  // program, is what failed.
-  WorkerLoop::Executed Run(const Assign& assign);
+  // `name`: the worker's, for traces.
+  ChunkExecutor(std::string name, std::unique_ptr<ObjectStore> objects, std::string models,
+                const ModelOptions& options, int threads, Exchange* exchange, WorkerProbe& probe,
+                FinishedFn finished);
+  ~ChunkExecutor() override;
 
  private:
-  absl::StatusOr<Done> Compute(const Assign& assign);
-  absl::Status Prepare(const Assign& assign);  // model_, runner_ and task_
-  absl::Status TakeUp(const Assign& assign, int64_t position);
-  absl::StatusOr<std::vector<int32_t>> Tokens(const Assign& assign, int64_t first, int64_t count);
-  absl::StatusOr<ObjectInfo> WriteBoundary(const Assign& assign);
+  struct Work;
 
-  std::unique_ptr<ObjectStore> objects_;
+  std::unique_ptr<ChunkWork> NewWork(const Assign& assign) override;
+  absl::Status Compute(ChunkWork& work) override;
+  absl::Status TakeValues(ChunkWork& work) override;
+  absl::StatusOr<Done> Store(ChunkWork& work) override;
+  absl::Status Fill(const ChunkWork& work, const std::string& object, StateStream& stream) override;
+  void Discard(const ChunkKey& key) override { RemoveChunk(key, *objects_); }
+  bool IsFinal(const absl::Status& status) const override;
+
+  absl::Status Prepare(Work& work);  // model_, runner_ and flow_
+  absl::Status Run(Work& work);
+  absl::StatusOr<std::vector<int32_t>> Tokens(const Work& work);
+  absl::Status TakeCarry(Work& work);
+  absl::StatusOr<ObjectInfo> WriteBoundary(const Work& work);
+  void WriteTrace(Work& work);
+
+  const std::string name_;
+  const std::unique_ptr<ObjectStore> objects_;
   const std::string models_;
   const ModelOptions options_;
+  WorkerProbe& probe_;
   ThreadPool pool_;
   std::string model_hash_;  // of model_
   std::shared_ptr<const Model> model_;
   int64_t chunk_ = 0;  // that runner_ was made for
   std::unique_ptr<SequenceRunner> runner_;
-  std::unique_ptr<ChunkTask> task_;
+  std::unique_ptr<LinkFlow> flow_;
 };
 
 }  // namespace longwave

@@ -1,26 +1,24 @@
-// `longwave submit`, `status`, `result`, `cancel` and `list`: the client of a server.
-#include <fcntl.h>
-#include <unistd.h>
-
+// `longwave submit`, `status`, `result`, `trace`, `cancel`, `list`, `workers` and `events`: the
+// client of a server.
 #include <CLI/CLI.hpp>
-#include <cerrno>
-#include <chrono>
 #include <cstdint>
+#include <cstdlib>
 #include <memory>
+#include <optional>
 #include <string>
-#include <thread>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "boost/json/array.hpp"
 #include "boost/json/object.hpp"
+#include "boost/json/parse.hpp"
 #include "boost/json/serialize.hpp"
-#include "boost/url/encode.hpp"
-#include "boost/url/rfc/unreserved_chars.hpp"
-#include "formats/atomic_file.h"
 #include "services/cluster/api.h"
-#include "services/cluster/http_client.h"
+#include "services/cluster/client_session.h"
+#include "services/cluster/client_transfer.h"
 #include "services/commands.h"
-#include "services/progress.h"
-#include "services/signals.h"
+#include "services/option_checks.h"
+#include "services/run_options.h"
 #include "services/text.h"
 
 namespace longwave {
@@ -28,206 +26,169 @@ namespace {
 
 namespace json = boost::json;
 
-constexpr auto kPoll = std::chrono::milliseconds(200);
-constexpr int kPatience = 150;  // polls in vain: a server that is started again is waited for
-constexpr int64_t kBlock = 256 << 10;
+constexpr char kNotes[] =
+    R"(Where the server is: --server, or LONGWAVE_SERVER; a token, where it asks for one: --token-file, or
+LONGWAVE_TOKEN. Exit code: 0; 2 for anything that is refused or cannot be reached, or for a job that
+failed, said in one line on standard error; 128 + the signal that stopped it.)";
 
-struct ClientOptions {
-  std::string server = "http://127.0.0.1:8080", id, out, state;
-  std::string model, input, task = "score";
-  int64_t chunk = 0, window = 0, max_logits_bytes = 0, limit = 100;
-  bool json = false, wait = false;
+struct CommandOptions {
+  ClientOptions client;
+  std::string id, out, state, model, input, task = "score", format = "auto";
+  std::optional<int64_t> chunk, window, max_logits_bytes, priority, time_limit;
+  int64_t limit = 100;
+  bool wait = false, trace = false, no_follow = false;
 };
 
-std::string Escape(const std::string& text) {
-  return boost::urls::encode(text, boost::urls::unreserved_chars);
+std::string JobPath(const CommandOptions& options, const char* what = "") {
+  return absl::StrCat("/v1/jobs/", EscapeForUrl(options.id), what);
 }
 
-std::string Text(const json::object& object, const char* name) {
-  const auto* value = object.if_contains(name);
-  return value != nullptr && value->is_string() ? std::string(value->get_string()) : "";
+absl::Status Say(const CommandOptions& options, const json::object& job) {
+  return PrintOut(options.client.json ? json::serialize(job) + "\n" : JobLine(job));
 }
 
-int64_t Number(const json::object& object, const char* name) {
-  const auto* value = object.if_contains(name);
-  return value != nullptr && value->is_int64() ? value->get_int64() : 0;
-}
-
-// The server's answer, where it is the object that it should be.
-absl::StatusOr<json::object> Object(absl::StatusOr<json::value> answer) {
-  if (!answer.ok()) return answer.status();
-  if (const auto* object = answer->if_object()) return *object;
-  return absl::UnavailableError("the server's answer is not what was expected: is it longwave's?");
-}
-
-std::string Line(const json::object& job) {
-  const auto* found = job.if_contains("progress");
-  const json::object progress =
-      found != nullptr && found->is_object() ? found->get_object() : json::object();
-  std::string line =
-      absl::StrCat(Text(job, "id"), "  ", Text(job, "state"), "  ", Text(job, "task"), " ",
-                   Text(job, "model"), "  ", WithCommas(Number(progress, "tokens_done")));
-  if (progress.contains("tokens")) {
-    absl::StrAppend(&line, " of ", WithCommas(Number(progress, "tokens")));
-  }
-  absl::StrAppend(&line, " tokens");
-  if (const std::string error = Text(job, "error"); !error.empty()) {
-    absl::StrAppend(&line, "  ", error);
-  }
-  return line + "\n";
-}
-
-absl::Status Say(const ClientOptions& options, const json::object& job) {
-  return PrintOut(options.json ? json::serialize(job) + "\n" : Line(job));
-}
-
-// Until the job is over. Not succeeded: an error that says why.
-absl::StatusOr<json::object> Wait(HttpClient& client, const std::string& id) {
-  Progress bar(Progress::StyleOfStderr(false));
-  int failures = 0;
-  while (true) {
-    absl::Status stop = CheckStop();
-    if (!stop.ok()) return stop;
-    absl::StatusOr<json::object> job =
-        Object(client.Send("GET", absl::StrCat("/v1/jobs/", Escape(id))));
-    if (!job.ok() && (!absl::IsUnavailable(job.status()) || ++failures > kPatience)) {
-      return job.status();
-    }
-    if (job.ok()) {
-      failures = 0;
-      const std::string state = Text(*job, "state");
-      if (const auto* found = job->if_contains("progress"); found && found->is_object()) {
-        const json::object& progress = found->get_object();
-        const double tokens = Number(progress, "tokens"), done = Number(progress, "tokens_done");
-        bar.Update(static_cast<int64_t>(done), tokens > 0 ? done / tokens : -1);
-      }
-      if (state == "succeeded") return job;
-      if (state == "failed" || state == "cancelled") {
-        bar.Clear();
-        return absl::InvalidArgumentError(absl::StrCat(
-            "job ", id, " ", state, state == "failed" ? ": " : "", Text(*job, "error")));
-      }
-    }
-    std::this_thread::sleep_for(kPoll);
-  }
-}
-
-absl::StatusOr<std::string> UploadInput(HttpClient& client, const std::string& input) {
-  const bool standard = input == "-";
-  const int fd = standard ? STDIN_FILENO : open(input.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return absl::ErrnoToStatus(errno, input);
-  const auto body = [&]() -> absl::StatusOr<std::string> {
-    std::string block(kBlock, '\0');
-    ssize_t got = 0;
-    do {
-      got = read(fd, block.data(), block.size());
-    } while (got < 0 && errno == EINTR && StopSignal() == 0);
-    if (absl::Status stop = CheckStop(); !stop.ok()) return stop;
-    if (got < 0) return absl::ErrnoToStatus(errno, input);
-    block.resize(got);
-    return block;
-  };
-  const std::string name = standard ? "" : input.substr(input.rfind('/') + 1);
-  const absl::StatusOr<json::object> file =
-      Object(client.Upload(absl::StrCat("/v1/files?name=", Escape(name)), body));
-  if (!standard) close(fd);
-  if (!file.ok()) return file.status();
-  return Text(*file, "id");
-}
-
-absl::Status Submit(const ClientOptions& options) {
-  CatchStopSignals();
-  absl::StatusOr<HttpClient> client = HttpClient::Create(options.server);
+absl::Status Submit(const CommandOptions& options) {
+  const absl::StatusOr<InputFormat> format = ParseFormat(options.format);
+  if (!format.ok()) return format.status();
+  const absl::StatusOr<std::unique_ptr<HttpClient>> client = OpenClient(options.client);
   if (!client.ok()) return client.status();
-  const absl::StatusOr<std::string> input = UploadInput(*client, options.input);
+  const absl::StatusOr<std::string> input = UploadInput(**client, options.input, *format);
   if (!input.ok()) return input.status();
   json::object job = {{"model", options.model}, {"input", *input}, {"task", options.task}};
-  if (options.chunk != 0) job["chunk"] = options.chunk;
-  if (options.window != 0) job["window"] = options.window;
-  if (options.max_logits_bytes != 0) job["max_logits_bytes"] = options.max_logits_bytes;
-  // So that a request whose answer was lost may be sent again.
-  const std::string key = NewId();
-  absl::StatusOr<json::object> created =
-      Object(client->Send("POST", "/v1/jobs", json::serialize(job), key));
-  if (absl::IsUnavailable(created.status())) {
-    std::this_thread::sleep_for(kPoll);
-    created = Object(client->Send("POST", "/v1/jobs", json::serialize(job), key));
-  }
+  if (options.chunk.has_value()) job["chunk"] = *options.chunk;
+  if (options.window.has_value()) job["window"] = *options.window;
+  if (options.max_logits_bytes.has_value()) job["max_logits_bytes"] = *options.max_logits_bytes;
+  if (options.priority.has_value()) job["priority"] = *options.priority;
+  if (options.time_limit.has_value()) job["time_limit_seconds"] = *options.time_limit;
+  if (options.trace) job["trace"] = true;
+  // With a key, so that a request whose answer was lost may be sent again.
+  const absl::StatusOr<json::object> created =
+      Object((*client)->Send("POST", "/v1/jobs", json::serialize(job), NewId()));
   if (!created.ok()) return created.status();
   const std::string id = Text(*created, "id");
-  absl::Status said = options.json && !options.wait ? Say(options, *created)
-                      : options.json                ? absl::OkStatus()
-                                                    : PrintOut(id + "\n");
+  const bool as_json = options.client.json;
+  absl::Status said = as_json && !options.wait ? Say(options, *created)
+                      : as_json                ? absl::OkStatus()
+                                               : PrintOut(id + "\n");
   if (!said.ok() || !options.wait) return said;
-  const absl::StatusOr<json::object> over = Wait(*client, id);
+  const absl::StatusOr<json::object> over = WaitForJob(**client, id);
   if (!over.ok()) return over.status();
-  return options.json ? Say(options, *over) : absl::OkStatus();
+  return as_json ? Say(options, *over) : absl::OkStatus();
 }
 
-absl::Status Status(const ClientOptions& options) {
-  CatchStopSignals();
-  absl::StatusOr<HttpClient> client = HttpClient::Create(options.server);
+absl::Status Status(const CommandOptions& options) {
+  const absl::StatusOr<std::unique_ptr<HttpClient>> client = OpenClient(options.client);
   if (!client.ok()) return client.status();
   const absl::StatusOr<json::object> job =
-      options.wait ? Wait(*client, options.id)
-                   : Object(client->Send("GET", absl::StrCat("/v1/jobs/", Escape(options.id))));
+      options.wait ? WaitForJob(**client, options.id) : GetJob(**client, options.id);
   return job.ok() ? Say(options, *job) : job.status();
 }
 
-absl::Status Result(const ClientOptions& options) {
-  CatchStopSignals();
-  absl::StatusOr<HttpClient> client = HttpClient::Create(options.server);
+absl::Status Fetch(const CommandOptions& options, const char* what) {
+  const absl::StatusOr<std::unique_ptr<HttpClient>> client = OpenClient(options.client);
   if (!client.ok()) return client.status();
   if (options.wait) {
-    const absl::StatusOr<json::object> over = Wait(*client, options.id);
+    const absl::StatusOr<json::object> over = WaitForJob(**client, options.id);
     if (!over.ok()) return over.status();
   }
-  absl::StatusOr<std::unique_ptr<AtomicFile>> file = AtomicFile::Create(options.out);
-  if (!file.ok()) return file.status();
-  absl::Status status = client->Download(
-      absl::StrCat("/v1/jobs/", Escape(options.id), "/output"), [&](absl::string_view bytes) {
-        absl::Status stop = CheckStop();
-        if (!stop.ok()) return stop;
-        return (*file)->Append({reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()});
-      });
-  return status.ok() ? (*file)->Commit() : status;
+  return FetchFile(**client, JobPath(options, what), options.out);
 }
+absl::Status Result(const CommandOptions& options) { return Fetch(options, "/output"); }
+absl::Status Trace(const CommandOptions& options) { return Fetch(options, "/trace"); }
 
-absl::Status Cancel(const ClientOptions& options) {
-  absl::StatusOr<HttpClient> client = HttpClient::Create(options.server);
+absl::Status Cancel(const CommandOptions& options) {
+  const absl::StatusOr<std::unique_ptr<HttpClient>> client = OpenClient(options.client);
   if (!client.ok()) return client.status();
   const absl::StatusOr<json::object> job =
-      Object(client->Send("POST", absl::StrCat("/v1/jobs/", Escape(options.id), "/cancel")));
+      Object((*client)->Send("POST", JobPath(options, "/cancel")));
   return job.ok() ? Say(options, *job) : job.status();
 }
 
-absl::Status List(const ClientOptions& options) {
-  absl::StatusOr<HttpClient> client = HttpClient::Create(options.server);
+// The list called `name` at `target`, a line for each, or all of the answer as JSON.
+absl::Status Print(const CommandOptions& options, const std::string& target, const char* name,
+                   std::string (*line)(const json::object&)) {
+  const absl::StatusOr<std::unique_ptr<HttpClient>> client = OpenClient(options.client);
   if (!client.ok()) return client.status();
-  std::string target = absl::StrCat("/v1/jobs?limit=", options.limit);
-  if (!options.state.empty()) absl::StrAppend(&target, "&state=", Escape(options.state));
-  const absl::StatusOr<json::object> answer = Object(client->Send("GET", target));
+  const absl::StatusOr<json::object> answer = Object((*client)->Send("GET", target));
   if (!answer.ok()) return answer.status();
-  if (options.json) return Say(options, *answer);
+  if (options.client.json) return PrintOut(json::serialize(*answer) + "\n");
   std::string text;
-  if (const auto* jobs = answer->if_contains("jobs"); jobs != nullptr && jobs->is_array()) {
-    for (const json::value& job : jobs->get_array()) {
-      if (job.is_object()) text += Line(job.get_object());
+  if (const auto* list = answer->if_contains(name); list != nullptr && list->is_array()) {
+    for (const json::value& one : list->get_array()) {
+      if (one.is_object()) text += line(one.get_object());
     }
   }
   return PrintOut(text);
 }
 
+absl::Status List(const CommandOptions& options) {
+  std::string target = absl::StrCat("/v1/jobs?limit=", options.limit);
+  if (!options.state.empty()) absl::StrAppend(&target, "&state=", EscapeForUrl(options.state));
+  if (!options.model.empty()) absl::StrAppend(&target, "&model=", EscapeForUrl(options.model));
+  return Print(options, target, "jobs", JobLine);
+}
+
+std::string WorkerLine(const json::object& worker) {
+  const double speed = Real(worker, "tokens_per_second");
+  return absl::StrCat(
+      Text(worker, "name"), "  ", Text(worker, "state"), "  ", Text(worker, "device"),
+      speed > 0 ? absl::StrCat("  ", WithCommas(static_cast<int64_t>(speed)), " tokens/s") : "",
+      "\n");
+}
+
+absl::Status Workers(const CommandOptions& options) {
+  return Print(options, "/v1/workers", "workers", WorkerLine);
+}
+
+absl::Status Events(const CommandOptions& options) {
+  const absl::StatusOr<std::unique_ptr<HttpClient>> client = OpenClient(options.client);
+  if (!client.ok()) return client.status();
+  const std::string follow = options.no_follow ? "?follow=0" : "";
+  const std::string target = options.id.empty() ? absl::StrCat("/v1/events", follow)
+                                                : JobPath(options, "/events") + follow;
+  return (*client)->Events(target, [&](const HttpClient::Event& event) -> absl::StatusOr<bool> {
+    boost::system::error_code code;
+    const json::value parsed = json::parse(event.data, code);
+    const json::object data = parsed.is_object() ? parsed.get_object() : json::object();
+    const std::string line =
+        options.client.json
+            ? json::serialize(json::object{{"id", event.id}, {"event", event.type}, {"data", data}})
+            : absl::StrCat(Text(data, "job"), "  ", event.type, "  ",
+                           json::serialize(Member(data, "data")));
+    absl::Status printed = PrintOut(line + "\n");
+    if (!printed.ok()) return printed;
+    return true;
+  });
+}
+
 // A command with the options that all of them have.
-std::shared_ptr<ClientOptions> Add(CLI::App& app, Action& action, const char* name,
-                                   const char* about, absl::Status (*run)(const ClientOptions&),
-                                   CLI::App*& command) {
+std::shared_ptr<CommandOptions> Add(CLI::App& app, Action& action, const char* name,
+                                    const char* about, absl::Status (*run)(const CommandOptions&),
+                                    CLI::App*& command) {
   command = app.add_subcommand(name, about);
-  auto options = std::make_shared<ClientOptions>();
-  command->add_option("--server", options->server, "http://HOST:PORT of `longwave serve`")
+  auto options = std::make_shared<CommandOptions>();
+  ClientOptions& client = options->client;
+  const std::string where = "Which server";
+  command
+      ->add_option("--server", client.server,
+                   "http://HOST:PORT, or https://HOST:PORT, of `longwave serve`")
       ->envname("LONGWAVE_SERVER")
-      ->capture_default_str();
-  command->callback([options, run, &action] { action = [options, run] { return run(*options); }; });
+      ->capture_default_str()
+      ->group(where);
+  command->add_option("--token-file", client.token_file, "A file with the token to show")
+      ->group(where);
+  command
+      ->add_option("--ca", client.ca,
+                   "https: a PEM file of who may vouch for the server (default: the system's)")
+      ->group(where);
+  command->footer(kNotes);
+  command->callback([options, run, &action] {
+    action = [options, run] {
+      // Not an option: others on the machine could read it there.
+      if (const char* token = std::getenv("LONGWAVE_TOKEN")) options->client.token = token;
+      return run(*options);
+    };
+  });
   return options;
 }
 
@@ -235,38 +196,81 @@ std::shared_ptr<ClientOptions> Add(CLI::App& app, Action& action, const char* na
 
 void AddClientCommands(CLI::App& app, Action& action) {
   CLI::App* command = nullptr;
+  const CLI::Validator whole = WholeNumber();
+  const auto add_json = [&](CommandOptions& options, const char* about) {
+    command->add_flag("--json", options.client.json, about);
+  };
+  const auto add_job = [&](CommandOptions& options) {
+    return command->add_option("JOB", options.id, "Its id");
+  };
+  const auto add_wait = [&](CommandOptions& options) {
+    command->add_flag("--wait", options.wait, "Until the job is over; exit code 2 if it failed");
+  };
+
   auto options = Add(app, action, "submit", "Give a server a job; prints its id", Submit, command);
   command->add_option("MODEL", options->model, "One of the server's models")->required();
   command
       ->add_option("INPUT", options->input, "As of longwave run, one sequence; - is standard input")
       ->required();
   command->add_option("--task", options->task, "score, embed or logits")->capture_default_str();
-  command->add_option("--chunk", options->chunk, "Tokens in one piece (default 8192)");
-  command->add_option("--window", options->window, "embed: tokens in one mean (default: all)");
-  command->add_option("--max-logits-bytes", options->max_logits_bytes,
-                      "logits: refuse to make a larger array than this (default 1 GiB)");
-  command->add_flag("--wait", options->wait, "Until the job is over; exit code 2 if it failed");
-  command->add_flag("--json", options->json, "Print the job as JSON");
+  command->add_option("--format", options->format, "What INPUT is: auto, bytes, fasta or npy")
+      ->capture_default_str();
+  command->add_option("--chunk", options->chunk, "Tokens in one piece (default 8192)")
+      ->check(whole);
+  command->add_option("--window", options->window, "embed: tokens in one mean (default: all)")
+      ->check(whole);
+  command
+      ->add_option("--max-logits-bytes", options->max_logits_bytes,
+                   "logits: refuse to make a larger array than this (default 1GB)")
+      ->transform(ByteCount());
+  command->add_option("--priority", options->priority, "Higher goes first (default 0)")
+      ->check(whole);
+  command
+      ->add_option("--time-limit", options->time_limit,
+                   "Seconds from now on after which the job fails (default: none)")
+      ->check(whole);
+  command->add_flag("--trace", options->trace, "Have a timeline recorded, for longwave trace");
+  add_wait(*options);
+  add_json(*options, "Print the job as JSON");
 
   options = Add(app, action, "status", "How a server's job stands", Status, command);
-  command->add_option("JOB", options->id, "Its id")->required();
-  command->add_flag("--wait", options->wait, "Until the job is over; exit code 2 if it failed");
-  command->add_flag("--json", options->json, "Print the job as JSON");
+  add_job(*options)->required();
+  add_wait(*options);
+  add_json(*options, "Print the job as JSON");
 
   options = Add(app, action, "result", "Fetch the output of a server's job", Result, command);
-  command->add_option("JOB", options->id, "Its id")->required();
+  add_job(*options)->required();
   command->add_option("--out", options->out, "The .npy file to write")->required();
-  command->add_flag("--wait", options->wait, "Until the job is over");
+  add_wait(*options);
+
+  options = Add(app, action, "trace", "Fetch the timeline of a job submitted with --trace", Trace,
+                command);
+  add_job(*options)->required();
+  command->add_option("--out", options->out, "The file to write, for chrome://tracing or Perfetto")
+      ->required();
+  add_wait(*options);
 
   options = Add(app, action, "cancel", "End a server's job", Cancel, command);
-  command->add_option("JOB", options->id, "Its id")->required();
-  command->add_flag("--json", options->json, "Print the job as JSON");
+  add_job(*options)->required();
+  add_json(*options, "Print the job as JSON");
 
   options = Add(app, action, "list", "A server's jobs, newest first", List, command);
   command->add_option("--state", options->state,
                       "queued, running, succeeded, failed or cancelled only");
-  command->add_option("--limit", options->limit, "At most so many")->capture_default_str();
-  command->add_flag("--json", options->json, "Print JSON");
+  command->add_option("--model", options->model, "Of this model only");
+  command->add_option("--limit", options->limit, "At most so many")
+      ->check(whole)
+      ->capture_default_str();
+  add_json(*options, "Print JSON");
+
+  options = Add(app, action, "workers", "A server's workers", Workers, command);
+  add_json(*options, "Print JSON");
+
+  options = Add(app, action, "events", "What happens to a job, or to all, as it happens", Events,
+                command);
+  add_job(*options)->description("Its id; none: all jobs, from now on");
+  command->add_flag("--no-follow", options->no_follow, "Only what has happened by now");
+  add_json(*options, "Print JSON objects, one a line");
 }
 
 }  // namespace longwave

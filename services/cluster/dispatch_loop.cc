@@ -2,23 +2,26 @@
 
 #include <utility>
 
+#include "observability/log.h"
 #include "services/cluster/api.h"
 
 namespace longwave {
 namespace {
 
-constexpr int64_t kTickMs = 100;  // leases and retries are looked at so often
+constexpr int64_t kTickMs = 100;   // leases and retries are looked at so often
+constexpr int64_t kBeatMs = 1000;  // and who leads
+constexpr int64_t kTellMs = 1000;  // and metrics of workers
 
 }  // namespace
 
-DispatchLoop::DispatchLoop(JobStore& store, ObjectStore& objects, const DispatcherOptions& options,
-                           std::unique_ptr<MessageSocket> socket,
+DispatchLoop::DispatchLoop(JobStore& store, const DispatcherOptions& options,
+                           std::unique_ptr<MessageSocket> socket, const std::string& advertise,
                            std::function<void(const absl::Status&)> health)
-    : socket_(std::move(socket)),
-      dispatcher_(store, objects, options,
-                  [this](const std::string& worker, const Message& message) {
-                    return socket_->Send(worker, message);
-                  }),
+    : store_(store),
+      options_(options),
+      socket_(std::move(socket)),
+      endpoint_(advertise.empty() ? socket_->endpoint() : advertise),
+      leadership_(store.database(), NewId(), endpoint_),
       health_(std::move(health)) {}
 
 DispatchLoop::~DispatchLoop() {
@@ -27,10 +30,8 @@ DispatchLoop::~DispatchLoop() {
   if (thread_.joinable()) thread_.join();
 }
 
-absl::Status DispatchLoop::Start() {
-  absl::Status started = dispatcher_.Start(WallClockMs());
-  if (started.ok()) thread_ = std::thread([this] { Run(); });
-  return started;
+void DispatchLoop::Start() {
+  thread_ = std::thread([this] { Run(); });
 }
 
 void DispatchLoop::Post(std::function<void()> work) {
@@ -43,36 +44,125 @@ void DispatchLoop::Post(std::function<void()> work) {
 
 void DispatchLoop::WorkerEnded(const std::string& worker) {
   // A failure leaves the lease to run out.
-  Post([this, worker] { dispatcher_.WorkerEnded(worker, WallClockMs()).IgnoreError(); });
+  Post([this, worker] {
+    if (dispatcher_ != nullptr) dispatcher_->WorkerEnded(worker, WallClockMs()).IgnoreError();
+  });
 }
 
 void DispatchLoop::StartDrain() {
-  Post([this] { dispatcher_.StartDrain(); });
+  Post([this] {
+    draining_ = true;
+    if (dispatcher_ != nullptr) dispatcher_->StartDrain();
+  });
+}
+
+size_t DispatchLoop::workers() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return workers_.size();
+}
+
+std::vector<WorkerInfo> DispatchLoop::Workers() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return workers_;
+}
+
+absl::Status DispatchLoop::Beat() {
+  const int64_t now = WallClockMs();
+  if (now < beat_ms_ + kBeatMs) return absl::OkStatus();
+  beat_ms_ = now;
+  const absl::StatusOr<Leader> leader = leadership_.Beat();
+  if (!leader.ok()) return leader.status();
+  const bool led = dispatcher_ != nullptr && leader_.term == leader->term;
+  leader_ = *leader;
+  if (!leader_.self) {
+    Follow(leader_);
+  } else if (!led) {
+    Lead(leader_);
+  }
+  return absl::OkStatus();
+}
+
+void DispatchLoop::Lead(const Leader& leader) {
+  log::Info("leads", {{"term", leader.term}, {"endpoint", endpoint_}});
+  store_.SetTerm(leader.term);
+  dispatcher_ = std::make_unique<Dispatcher>(
+      store_, options_, [this](const std::string& worker, const Message& message) {
+        return socket_->Send(worker, message);
+      });
+  const absl::Status started = dispatcher_->Start(WallClockMs());
+  if (!started.ok()) {
+    log::Error("cannot lead", {{"error", started.message()}});
+    dispatcher_.reset();
+    return;
+  }
+  if (draining_) dispatcher_->StartDrain();
+  leads_ = true;
+  options_.probe->Leads(true, leader.term);
+}
+
+void DispatchLoop::Follow(const Leader& leader) {
+  if (dispatcher_ != nullptr) {
+    log::Warning("leads no longer", {{"term", leader.term}, {"leader", leader.endpoint}});
+  }
+  dispatcher_.reset();
+  leads_ = false;
+  options_.probe->Leads(false, leader.term);
+}
+
+void DispatchLoop::Receive() {
+  while (std::optional<Received> received = socket_->Receive()) {
+    if (!received->message.ok()) continue;  // from no worker of ours: it gets no answer
+    if (dispatcher_ != nullptr) {
+      dispatcher_->Receive(received->peer, *received->message, WallClockMs());
+    } else if (!leader_.self && !leader_.endpoint.empty()) {
+      socket_->Send(received->peer, Redirect{leader_.endpoint});
+    }
+  }
+}
+
+void DispatchLoop::TellProbe() {
+  told_ms_ = WallClockMs();
+  using State = ServerProbe::WorkerState;
+  for (const WorkerInfo& worker : dispatcher_->Workers()) {
+    const State state = worker.slots == 0       ? State::kDraining
+                        : worker.chunks.empty() ? State::kIdle
+                                                : State::kBusy;
+    options_.probe->WorkerIs(worker.name, worker.device, state);
+  }
 }
 
 void DispatchLoop::Run() {
   bool well = true;
   while (!stop_) {
     socket_->Wait(kTickMs);
+    absl::Status status = Beat();
     std::vector<std::function<void()>> posted;
     {
       const std::lock_guard<std::mutex> lock(mutex_);
       posted.swap(posted_);
     }
     for (const auto& work : posted) work();
-    while (std::optional<Received> received = socket_->Receive()) {
-      // What is no message is from no worker of ours: it gets no answer.
-      if (received->message.ok()) {
-        dispatcher_.Receive(received->peer, *received->message, WallClockMs());
+    Receive();
+    if (dispatcher_ != nullptr) {
+      const absl::Status ticked = dispatcher_->Tick(WallClockMs());
+      if (absl::IsAborted(ticked)) {
+        beat_ms_ = 0;  // another leads: the next turn tells who
+        Follow(leader_);
+      } else {
+        status.Update(ticked);
       }
     }
-    const absl::Status status = dispatcher_.Tick(WallClockMs());
-    workers_ = dispatcher_.workers();
+    if (dispatcher_ != nullptr && WallClockMs() >= told_ms_ + kTellMs) TellProbe();
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      workers_ = dispatcher_ == nullptr ? std::vector<WorkerInfo>() : dispatcher_->Workers();
+    }
     if (status.ok() != well) {
       well = status.ok();
       health_(status);
     }
   }
+  if (leads_) leadership_.Resign().IgnoreError();
 }
 
 }  // namespace longwave

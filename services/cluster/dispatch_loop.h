@@ -1,4 +1,5 @@
-// The thread of the scheduler: a Dispatcher over the socket that workers reach.
+// The thread of the scheduler: a Dispatcher over the socket that workers reach, while this server
+// leads. While another does, workers are told where that one is.
 //
 // Thread safety: safe.
 #pragma once
@@ -13,6 +14,7 @@
 
 #include "absl/status/status.h"
 #include "scheduler/dispatcher.h"
+#include "scheduler/leadership.h"
 #include "scheduler/protocol/sockets.h"
 
 namespace longwave {
@@ -20,30 +22,45 @@ namespace longwave {
 class DispatchLoop {
  public:
   // `health`: called, on the loop's thread, with what came of each change from well to unwell and
-  // back.
-  DispatchLoop(JobStore& store, ObjectStore& objects, const DispatcherOptions& options,
-               std::unique_ptr<MessageSocket> socket,
+  // back. `advertise`: where workers are told to connect; empty: the socket's address.
+  DispatchLoop(JobStore& store, const DispatcherOptions& options,
+               std::unique_ptr<MessageSocket> socket, const std::string& advertise,
                std::function<void(const absl::Status&)> health);
   ~DispatchLoop();  // ends the thread
 
-  absl::Status Start();
+  void Start();
+  bool leads() const { return leads_; }
   void Wake() { socket_->waker().Wake(); }  // there may be something to give out
   void WorkerEnded(const std::string& worker);
   void StartDrain();
-  size_t workers() const { return workers_; }
-  const std::string& endpoint() const { return socket_->endpoint(); }
+  size_t workers() const;
+  std::vector<WorkerInfo> Workers() const;                   // as of the latest turn of the loop
+  const std::string& endpoint() const { return endpoint_; }  // advertised
 
  private:
   void Run();
+  // Looks who leads, and begins or ends to.
+  absl::Status Beat();
+  void Lead(const Leader& leader);
+  void Follow(const Leader& leader);
+  void Receive();
+  void TellProbe();
   void Post(std::function<void()> work);
 
+  JobStore& store_;
+  const DispatcherOptions options_;
   std::unique_ptr<MessageSocket> socket_;
-  Dispatcher dispatcher_;
+  const std::string endpoint_;
+  Leadership leadership_;
+  Leader leader_;
+  int64_t beat_ms_ = 0, told_ms_ = 0;
+  bool draining_ = false;
+  std::unique_ptr<Dispatcher> dispatcher_;  // while this server leads
   std::function<void(const absl::Status&)> health_;
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::vector<std::function<void()>> posted_;  // for the loop's thread
-  std::atomic<bool> stop_ = false;
-  std::atomic<size_t> workers_ = 0;
+  std::atomic<bool> stop_ = false, leads_ = false;
+  std::vector<WorkerInfo> workers_;  // guarded by mutex_
   std::thread thread_;
 };
 

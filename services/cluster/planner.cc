@@ -34,7 +34,7 @@ absl::StatusOr<bool> Planner::PlanOne(const std::function<bool()>& stop, int64_t
   if (stop()) return false;  // it is planned anew after the next start
   absl::Status status = plan.status();
   if (plan.ok()) {
-    status = store_.SetPlan(job.id, *plan);
+    status = store_.SetPlan(job.id, *plan, now_ms);
   } else if (absl::IsInvalidArgument(status) || absl::IsNotFound(status) ||
              absl::IsDataLoss(status)) {
     status = store_.FailJob(job.id, std::string(status.message()), now_ms);
@@ -55,9 +55,10 @@ absl::StatusOr<Plan> Planner::WriteTokens(const Job& job, const std::function<bo
   if (!model.ok()) return model.status();
   const absl::StatusOr<StoredFile> file = store_.GetFile(job.spec.input);
   if (!file.ok()) return file.status();
-  const absl::StatusOr<std::string> path = objects_.LocalPath(FileName(file->id));
-  if (!path.ok()) return path.status();
-  absl::StatusOr<std::unique_ptr<ByteSource>> source = ByteSource::Open(*path);
+  absl::StatusOr<std::unique_ptr<ByteSource>> packed =
+      objects_.OpenSource(FileName(file->id), file->sha256);
+  if (!packed.ok()) return packed.status();
+  absl::StatusOr<std::unique_ptr<ByteSource>> source = ByteSource::Unpacked(*std::move(packed));
   if (!source.ok()) return source.status();
   absl::StatusOr<std::unique_ptr<TokenInput>> opened =
       TokenInput::FromSource(*std::move(source), InputFormat::kAuto, file->name);

@@ -17,6 +17,7 @@
 #include "absl/strings/str_cat.h"
 #include "services/cluster/api.h"
 #include "services/cluster/dispatch_loop.h"
+#include "services/cluster/housekeeper.h"
 #include "services/cluster/http_server.h"
 #include "services/cluster/local_workers.h"
 #include "services/cluster/model_catalog.h"
@@ -132,11 +133,15 @@ class Server {
     DispatcherOptions dispatching;
     dispatching.lease_ms = static_cast<int64_t>(options_.lease * 1000);
     dispatching.models = models_->folder();
+    dispatching.objects = objects_->uri();
+    dispatching.probe = &probe_;
+    dispatching.complete = [this] { housekeeper_->Wake(); };
     api_ = std::make_unique<Api>(*store_, *objects_, *models_);
-    loop_ = std::make_unique<DispatchLoop>(*store_, *objects_, dispatching, *std::move(socket),
-                                           [this](const absl::Status& status) { Health(status); });
-    absl::Status status = loop_->Start();
-    if (!status.ok()) return status;
+    const auto health = [this](const absl::Status& status) { Health(status); };
+    loop_ = std::make_unique<DispatchLoop>(*store_, dispatching, *std::move(socket), "", health);
+    housekeeper_ = std::make_unique<Housekeeper>(
+        *store_, *objects_, probe_, [this] { return loop_->leads(); }, health);
+    loop_->Start();
     planner_thread_ = std::thread([this] { Plan(); });
     local_ = std::make_unique<LocalWorkers>(
         options_.workers, WorkerArguments(),
@@ -206,7 +211,9 @@ class Server {
   std::unique_ptr<ObjectStore> objects_;
   std::unique_ptr<ModelCatalog> models_;
   std::unique_ptr<Api> api_;
+  ServerProbe probe_;
   std::unique_ptr<DispatchLoop> loop_;
+  std::unique_ptr<Housekeeper> housekeeper_;
   std::atomic<bool> stop_planner_ = false;
   std::thread planner_thread_;
   std::unique_ptr<LocalWorkers> local_;

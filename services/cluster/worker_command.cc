@@ -4,17 +4,27 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <functional>
 #include <memory>
 #include <random>
 #include <string>
+#include <thread>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "observability/log.h"
+#include "observability/server_probe.h"
+#include "observability/worker_probe.h"
 #include "services/cluster/chunk_executor.h"
+#include "services/cluster/sim_executor.h"
+#include "services/cluster/status_listener.h"
 #include "services/cluster/worker_loop.h"
 #include "services/commands.h"
 #include "services/device.h"
+#include "services/log_options.h"
 #include "services/run_options.h"
 #include "services/signals.h"
+#include "worker/links/exchange.h"
 
 namespace longwave {
 namespace {
@@ -28,9 +38,14 @@ writable, here under the same path.
 SIGTERM: the chunk in work is finished and committed, then the worker leaves. A worker that is killed
 costs the chunk that it was computing, which another one computes again.)";
 
+constexpr int kMostSimulated = 1024;
+
 struct WorkerOptions {
-  std::string connect, device = "auto", dtype = "auto", name;
-  int threads = 0;
+  std::string connect, device = "auto", dtype = "auto", name, metrics_listen, curve_key_file;
+  CurveKey key;
+  std::string link_listen = "tcp://127.0.0.1:0", link_advertise;
+  LogOptions log;
+  int threads = 0, count = 1;
   bool die_with_parent = false;
 };
 
@@ -41,25 +56,128 @@ std::string NewName() {
   return absl::StrCat(host, "-", getpid(), "-", absl::Hex(random(), absl::kZeroPad8));
 }
 
-absl::Status Work(const WorkerOptions& options) {
-  if (options.die_with_parent) prctl(PR_SET_PDEATHSIG, SIGTERM);
-  absl::StatusOr<ModelOptions> model = ParseDevice(options.device, options.dtype);
-  if (!model.ok()) return model.status();
-  absl::Status threads = CheckThreads(options.threads);
-  if (!threads.ok()) return threads;
-  absl::StatusOr<std::unique_ptr<MessageSocket>> socket =
-      OpenDealer(options.connect, options.name.empty() ? NewName() : options.name);
-  if (!socket.ok()) return socket.status();
-  CatchStopSignals();
-  const auto prepare = [&](const Welcome& welcome) -> absl::StatusOr<WorkerLoop::ExecuteFn> {
-    absl::StatusOr<std::unique_ptr<ObjectStore>> objects = ObjectStore::Open(welcome.objects);
-    if (!objects.ok()) return objects.status();
-    auto executor = std::make_shared<ChunkExecutor>(*std::move(objects), welcome.models, *model,
-                                                    options.threads);
-    return [executor](const Assign& assign) { return executor->Run(assign); };
+StatusListener::Answer StatusOf(const WorkerProbe& probe, absl::string_view path) {
+  StatusListener::Answer answer;
+  if (path == "/metrics") {
+    answer = {200, ServerProbe::kContentType, probe.Text()};
+  } else if (path == "/healthz") {
+    const bool healthy = probe.healthy();
+    answer = {healthy ? 200 : 503, answer.content_type, healthy ? "ok\n" : "the device failed\n"};
+  } else if (path == "/readyz") {
+    const bool ready = probe.healthy() && probe.connected();
+    answer = {ready ? 200 : 503, answer.content_type,
+              ready ? "ok\n" : "no server knows this worker\n"};
+  } else {
+    answer.body = "there are /metrics, /healthz and /readyz\n";
+  }
+  return answer;
+}
+
+absl::StatusOr<std::unique_ptr<StatusListener>> ListenForStatus(const WorkerOptions& options,
+                                                                const WorkerProbe& probe) {
+  if (options.metrics_listen.empty()) return nullptr;
+  auto started = StatusListener::Start(
+      options.metrics_listen, [&](absl::string_view path) { return StatusOf(probe, path); });
+  if (started.ok()) log::Info("metrics", {{"url", (*started)->url()}});
+  return started;
+}
+
+using PipelineFn = std::function<absl::StatusOr<std::unique_ptr<ChunkPipeline>>(
+    std::unique_ptr<ObjectStore> objects, const Welcome&, Exchange*, ChunkPipeline::FinishedFn)>;
+
+// One worker, until it is told to leave.
+absl::Status RunWorker(const WorkerOptions& options, const std::string& name,
+                       const std::string& device, WorkerProbe& probe, const PipelineFn& pipeline) {
+  WorkerLoopOptions loop_options;
+  loop_options.device = device;
+  loop_options.probe = &probe;
+  loop_options.connect = [name, key = options.key](const std::string& endpoint) {
+    return OpenDealer(endpoint, name, key);
   };
-  WorkerLoop loop(*std::move(socket), model->device.ToString(), prepare);
+  absl::StatusOr<std::unique_ptr<MessageSocket>> socket = loop_options.connect(options.connect);
+  if (!socket.ok()) return socket.status();
+  // Simulated workers of one process are to cost what workers cost: sockets.
+  absl::StatusOr<std::unique_ptr<Exchange>> exchange =
+      Exchange::Open({options.link_listen, options.link_advertise, options.count > 1, options.key});
+  if (!exchange.ok()) return exchange.status();
+  loop_options.links = (*exchange)->endpoint();
+  const auto prepare =
+      [&](const Welcome& welcome,
+          ChunkPipeline::FinishedFn finished) -> absl::StatusOr<std::unique_ptr<ChunkPipeline>> {
+    auto objects = ObjectStore::Open(welcome.objects);
+    if (!objects.ok()) return objects.status();
+    return pipeline(*std::move(objects), welcome, exchange->get(), std::move(finished));
+  };
+  WorkerLoop loop(*std::move(socket), loop_options, prepare);
   return loop.Run([] { return StopSignal() != 0; });
+}
+
+absl::Status RunModelWorker(const WorkerOptions& options, const std::string& name) {
+  if (options.count != 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--count ", options.count,
+                     ": only simulated devices have several workers in one process; start a "
+                     "process for each device"));
+  }
+  const absl::StatusOr<ModelOptions> model = ParseDevice(options.device, options.dtype);
+  if (!model.ok()) return model.status();
+  CatchStopSignals();
+  const std::string device = model->device.ToString();
+  WorkerProbe probe(device);
+  const auto listener = ListenForStatus(options, probe);
+  if (!listener.ok()) return listener.status();
+  return RunWorker(options, name, device, probe,
+                   [&](std::unique_ptr<ObjectStore> objects, const Welcome& welcome,
+                       Exchange* exchange, ChunkPipeline::FinishedFn finished) {
+                     return std::make_unique<ChunkExecutor>(name, std::move(objects),
+                                                            welcome.models, *model, options.threads,
+                                                            exchange, probe, std::move(finished));
+                   });
+}
+
+absl::Status RunSimulatedWorkers(const WorkerOptions& options, const std::string& name) {
+  if (options.count < 1 || options.count > kMostSimulated) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--count ", options.count, ": must be 1 to ", kMostSimulated));
+  }
+  const absl::StatusOr<SimDevice> device = ParseSimDevice(options.device);
+  if (!device.ok()) return device.status();
+  CatchStopSignals();
+  WorkerProbe probe(device->ToString());
+  const auto listener = ListenForStatus(options, probe);
+  if (!listener.ok()) return listener.status();
+  const auto pipeline = [&](std::unique_ptr<ObjectStore> objects, const Welcome&,
+                            Exchange* exchange, ChunkPipeline::FinishedFn finished) {
+    return std::make_unique<SimExecutor>(std::move(objects), *device, exchange,
+                                         std::move(finished));
+  };
+  std::vector<absl::Status> statuses(options.count);
+  std::vector<std::thread> workers;
+  for (int i = 0; i < options.count; ++i) {
+    workers.emplace_back([&, i] {
+      statuses[i] = RunWorker(options, options.count == 1 ? name : absl::StrCat(name, "-", i),
+                              device->ToString(), probe, pipeline);
+    });
+  }
+  for (std::thread& worker : workers) worker.join();
+  absl::Status status;
+  for (const absl::Status& one : statuses) status.Update(one);
+  return status;
+}
+
+absl::Status Work(WorkerOptions options) {
+  absl::Status good = options.log.Apply();
+  if (good.ok() && !options.curve_key_file.empty()) {
+    absl::StatusOr<CurveKey> key = ReadCurveKey(options.curve_key_file);
+    good = key.status();
+    if (key.ok()) options.key = *std::move(key);
+  }
+  if (good.ok()) good = CheckThreads(options.threads);
+  if (!good.ok()) return good;
+  if (options.die_with_parent) prctl(PR_SET_PDEATHSIG, SIGTERM);
+  const std::string name = options.name.empty() ? NewName() : options.name;
+  return IsSimDevice(options.device) ? RunSimulatedWorkers(options, name)
+                                     : RunModelWorker(options, name);
 }
 
 }  // namespace
@@ -69,12 +187,29 @@ void AddWorkerCommand(CLI::App& app, Action& action) {
   auto options = std::make_shared<WorkerOptions>();
   worker->add_option("--connect", options->connect, "The server's --worker-listen: tcp://HOST:PORT")
       ->required();
-  worker->add_option("--device", options->device, kDeviceHelp)->capture_default_str();
+  worker
+      ->add_option("--device", options->device,
+                   absl::StrCat(kDeviceHelp, "; or sim:layer_ms=..,layers=.. that only sleeps"))
+      ->capture_default_str();
+  worker->add_option("--count", options->count, "Simulated workers in this process")
+      ->capture_default_str();
   worker->add_option("--dtype", options->dtype, kDtypeHelp)->capture_default_str();
   worker->add_option("--threads", options->threads, "Threads; 0: one for each processor")
       ->capture_default_str();
+  worker
+      ->add_option("--link-listen", options->link_listen,
+                   "tcp://ADDRESS:PORT where other workers fetch states; port 0: any")
+      ->capture_default_str();
+  worker->add_option("--link-advertise", options->link_advertise,
+                     "tcp://HOST:PORT that they are told (default: what it listens on)");
   worker->add_option("--name", options->name,
                      "What the server calls it (default: host and number)");
+  worker->add_option("--metrics-listen", options->metrics_listen,
+                     "HOST:PORT of /metrics, /healthz and /readyz; port 0: any, logged");
+  worker->add_option("--curve-key", options->curve_key_file,
+                     "A file with the cluster's secret key, 64 hexadecimal digits: all connections "
+                     "are encrypted, and only who has it may connect");
+  AddLogOptions(*worker, options->log);
   worker->add_flag("--with-parent", options->die_with_parent,
                    "Leave when the process that started this one ends");
   worker->footer(kNotes);

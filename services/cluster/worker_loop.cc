@@ -4,7 +4,7 @@
 #include <chrono>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
+#include "observability/log.h"
 
 namespace longwave {
 namespace {
@@ -22,19 +22,20 @@ int64_t NowMs() {
 
 }  // namespace
 
-WorkerLoop::~WorkerLoop() {
-  if (thread_.joinable()) thread_.join();
+bool WorkerLoop::Computing() const {
+  return std::any_of(held_.begin(), held_.end(),
+                     [](const auto& held) { return !held.second.result.has_value(); });
 }
 
 absl::Status WorkerLoop::Run(const std::function<bool()>& stop) {
   int64_t spoken_ms = 0, leaving_ms = 0;
   welcome_.heartbeat_ms = kFirstHeartbeatMs;
   while (true) {
-    leaving_ = leaving_ || stop();
+    if (!leaving_ && stop()) Leave();
     if (leaving_ && leaving_ms == 0) leaving_ms = NowMs();
     if (Computing()) leaving_ms = leaving_ms == 0 ? 0 : NowMs();  // only silence counts
     const bool given_up = leaving_ms > 0 && NowMs() > leaving_ms + welcome_.lease_ms;
-    if (leaving_ && !Computing() && (!work_.has_value() || given_up)) {
+    if (leaving_ && !Computing() && (held_.empty() || given_up)) {
       socket_->Send("", Goodbye{});
       return health_;
     }
@@ -43,7 +44,7 @@ absl::Status WorkerLoop::Run(const std::function<bool()>& stop) {
       spoken_ms = NowMs();
     }
     socket_->Wait(std::clamp<int64_t>(spoken_ms + welcome_.heartbeat_ms - NowMs(), 0, kStopLookMs));
-    TakeResult();
+    TakeResults();
     while (std::optional<Received> received = socket_->Receive()) {
       absl::Status status =
           received->message.ok() ? Handle(*received->message) : received->message.status();
@@ -54,13 +55,14 @@ absl::Status WorkerLoop::Run(const std::function<bool()>& stop) {
 
 void WorkerLoop::Speak() {
   if (!known_) {
-    socket_->Send("", Hello{kProtocolVersion, device_});
-  } else if (result_.has_value()) {
-    socket_->Send("", *result_);
-  } else if (work_.has_value()) {
-    socket_->Send("", Progress{work_->key});
-  } else if (!leaving_) {
-    socket_->Send("", Ready{kCreditBytes});
+    socket_->Send("", Hello{kProtocolVersion, options_.device, options_.links});
+    return;
+  }
+  Report report{leaving_ ? 0 : options_.slots, kCreditBytes, {}};
+  for (const auto& [key, held] : held_) report.held.push_back(held.key);
+  socket_->Send("", report);
+  for (const auto& [key, held] : held_) {
+    if (held.result.has_value()) socket_->Send("", *held.result);
   }
 }
 
@@ -68,72 +70,124 @@ absl::Status WorkerLoop::Handle(const Message& message) {
   if (const auto* welcome = std::get_if<Welcome>(&message)) {
     welcome_ = *welcome;
     welcome_.heartbeat_ms = std::max<int64_t>(welcome_.heartbeat_ms, 1);
-    if (execute_ == nullptr) {
-      absl::StatusOr<ExecuteFn> execute = prepare_(welcome_);
-      if (!execute.ok()) return execute.status();
-      execute_ = *std::move(execute);
+    if (pipeline_ == nullptr) {
+      auto pipeline = prepare_(welcome_, [this](const ChunkPipeline::Finished& finished) {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        finished_.push_back(finished);
+        socket_->waker().Wake();
+      });
+      if (!pipeline.ok()) return pipeline.status();
+      pipeline_ = *std::move(pipeline);
     }
-    known_ = true;
+    Known(true);
     Speak();
   } else if (std::holds_alternative<Unknown>(message)) {
-    known_ = false;
+    Known(false);
     Speak();
   } else if (const auto* assign = std::get_if<Assign>(&message)) {
-    if (work_.has_value()) {
-      Speak();  // the same again, or one that waits for its answer: the scheduler learns which
-    } else if (leaving_ || execute_ == nullptr) {
-      socket_->Send("", HandBack{assign->key});
-    } else {
-      Start(*assign);
-    }
+    Take(*assign);
+  } else if (const auto* ready = std::get_if<BoundaryReady>(&message)) {
+    if (Find(ready->key) != nullptr) pipeline_->BoundaryReady(ready->key, ready->boundary);
   } else if (const auto* committed = std::get_if<Committed>(&message)) {
-    Settled(committed->key);
+    Settled(committed->key, true);
   } else if (const auto* dropped = std::get_if<Dropped>(&message)) {
-    Settled(dropped->key);
+    Settled(dropped->key, false);
   } else if (std::holds_alternative<Drain>(message)) {
-    leaving_ = true;
+    Leave();
+  } else if (const auto* redirect = std::get_if<Redirect>(&message)) {
+    return Follow(redirect->endpoint);
   }
   return absl::OkStatus();
 }
 
-void WorkerLoop::Start(const Assign& assign) {
-  work_ = assign;
-  thread_ = std::thread([this, assign] { Compute(assign); });
+void WorkerLoop::Known(bool known) {
+  known_ = known;
+  options_.probe->Connected(known);
+}
+
+WorkerLoop::Held* WorkerLoop::Find(const ChunkKey& key) {
+  const auto found = held_.find({key.job, key.chunk});
+  return found != held_.end() && found->second.key == key ? &found->second : nullptr;
+}
+
+void WorkerLoop::Take(const Assign& assign) {
+  const ChunkKey& key = assign.key;
+  if (Find(key) != nullptr) return;  // the same again
+  if (leaving_ || pipeline_ == nullptr) {
+    socket_->Send("", HandBack{key});
+    return;
+  }
+  const auto older = held_.find({key.job, key.chunk});
+  if (older != held_.end()) {
+    if (older->second.key.epoch > key.epoch) return;  // of an older epoch, late
+    Settled(ChunkKey(older->second.key), false);
+  }
+  held_[{key.job, key.chunk}] = {key, std::nullopt};
+  pipeline_->Add(assign);
+}
+
+// The chunk in work is finished; those that wait for it are not begun.
+void WorkerLoop::Leave() {
+  if (leaving_) return;
+  leaving_ = true;
+  if (pipeline_ == nullptr) return;
+  for (const ChunkKey& key : pipeline_->TakeBackQueued()) {
+    socket_->Send("", HandBack{key});
+    held_.erase({key.job, key.chunk});
+  }
   Speak();
 }
 
-void WorkerLoop::Compute(const Assign& assign) {
-  Executed result{Failed{assign.key, false, "out of memory"}, absl::OkStatus()};
-  try {
-    result = execute_(assign);
-  } catch (const std::bad_alloc&) {
-  } catch (const std::exception& e) {
-    result.message = Failed{assign.key, false, e.what()};
-  }
-  const std::lock_guard<std::mutex> lock(mutex_);
-  computed_ = std::move(result);
-  socket_->waker().Wake();
-}
-
-void WorkerLoop::TakeResult() {
+void WorkerLoop::TakeResults() {
+  std::vector<ChunkPipeline::Finished> finished;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
-    if (!computed_.has_value()) return;
-    result_ = std::move(computed_->message);
-    health_ = std::move(computed_->health);
-    computed_.reset();
+    finished.swap(finished_);
   }
-  leaving_ = leaving_ || !health_.ok();
-  thread_.join();
-  Speak();
+  for (ChunkPipeline::Finished& one : finished) {
+    health_.Update(one.health);
+    const ChunkKey key = std::visit(
+        [](const auto& message) {
+          if constexpr (requires { message.key; }) return message.key;
+          return ChunkKey();
+        },
+        one.message);
+    Held* held = Find(key);
+    if (held == nullptr) continue;  // dropped meanwhile
+    if (const auto* failed = std::get_if<Failed>(&one.message)) {
+      options_.probe->ChunkFailed();
+      log::Warning(
+          "chunk failed",
+          {{"job", key.job}, {"chunk", key.chunk}, {"epoch", key.epoch}, {"error", failed->error}});
+    }
+    socket_->Send("", one.message);
+    held->result = std::move(one.message);
+  }
+  if (!health_.ok()) {
+    options_.probe->DeviceHealth(false);
+    Leave();
+  }
 }
 
-void WorkerLoop::Settled(const ChunkKey& key) {
-  // A chunk that was dropped while it is computed goes on to its end: its result is refused then.
-  if (!result_.has_value() || work_->key != key) return;
-  work_.reset();
-  result_.reset();
-  Speak();
+absl::Status WorkerLoop::Follow(const std::string& endpoint) {
+  if (options_.connect == nullptr || endpoint == socket_->endpoint()) return absl::OkStatus();
+  auto socket = options_.connect(endpoint);
+  if (!socket.ok()) return socket.status();
+  const std::lock_guard<std::mutex> lock(mutex_);  // the pipeline's threads wake the socket's loop
+  socket_ = *std::move(socket);
+  Known(false);
+  return absl::OkStatus();
+}
+
+void WorkerLoop::Settled(const ChunkKey& key, bool committed) {
+  if (Find(key) == nullptr) return;
+  held_.erase({key.job, key.chunk});
+  if (committed) {
+    pipeline_->Committed(key);
+  } else {
+    options_.probe->ChunkDropped();
+    pipeline_->Drop(key);
+  }
 }
 
 }  // namespace longwave

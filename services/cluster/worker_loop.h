@@ -1,68 +1,81 @@
-// A worker's talk with its scheduler: asks for chunks, says that it is alive while one is computed,
-// and repeats each result until the scheduler has answered it. A scheduler that goes away and comes
-// back loses nothing: the computation goes on in between.
+// A worker's talk with its scheduler: says how it is with it, takes chunks, and repeats each result
+// until the scheduler has answered it. A scheduler that goes away and comes back loses nothing: the
+// computation goes on in between.
 //
-//   unknown --Welcome--> idle --Assign--> computing --> result --Committed, Dropped--> idle
-//
-// Thread safety: one thread owns the loop and the socket; chunks are computed on another, made
-// here.
+// Thread safety: one thread owns the loop and the socket; chunks are computed by the pipeline's.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
-#include <thread>
+#include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "observability/worker_probe.h"
 #include "scheduler/protocol/sockets.h"
+#include "services/cluster/chunk_pipeline.h"
 
 namespace longwave {
 
+struct WorkerLoopOptions {
+  std::string device;
+  std::string links;             // its Exchange's endpoint; empty: none
+  WorkerProbe* probe = nullptr;  // outlives the loop
+  int64_t slots = 2;             // chunks at a time: one in work, one that waits for it
+  // Opens the socket to another scheduler, where this one says that it does not lead.
+  std::function<absl::StatusOr<std::unique_ptr<MessageSocket>>(const std::string& endpoint)>
+      connect;
+};
+
 class WorkerLoop {
  public:
-  struct Executed {
-    Message message;      // Done or Failed
-    absl::Status health;  // an error: this worker is of no use any more
-  };
-  using ExecuteFn = std::function<Executed(const Assign&)>;
-  // Makes what executes, once the scheduler has said where objects and models are.
-  using PrepareFn = std::function<absl::StatusOr<ExecuteFn>(const Welcome&)>;
+  // Makes what computes, once the scheduler has said where objects and models are.
+  using PrepareFn = std::function<absl::StatusOr<std::unique_ptr<ChunkPipeline>>(
+      const Welcome&, ChunkPipeline::FinishedFn)>;
 
-  WorkerLoop(std::unique_ptr<MessageSocket> socket, std::string device, PrepareFn prepare)
-      : socket_(std::move(socket)), device_(std::move(device)), prepare_(std::move(prepare)) {}
-  ~WorkerLoop();
+  WorkerLoop(std::unique_ptr<MessageSocket> socket, WorkerLoopOptions options, PrepareFn prepare)
+      : socket_(std::move(socket)), options_(std::move(options)), prepare_(std::move(prepare)) {}
 
-  // Until the scheduler drains this worker, or `stop` says so: then the chunk is finished and
-  // committed first, if the scheduler answers within a lease time. An error where this worker
+  // Until the scheduler drains this worker, or `stop` says so: then the chunk in work is finished
+  // and committed first, if the scheduler answers within a lease time. An error where this worker
   // cannot go on: it has said so to the scheduler first.
   absl::Status Run(const std::function<bool()>& stop);
 
  private:
+  using Key = std::pair<std::string, int64_t>;  // job, chunk
+  struct Held {
+    ChunkKey key;
+    std::optional<Message> result;
+  };
+
   absl::Status Handle(const Message& message);
-  void Start(const Assign& assign);
-  void Compute(const Assign& assign);
-  void TakeResult();
-  void Settled(const ChunkKey& key);
-  bool Computing() const { return work_.has_value() && !result_.has_value(); }
-  void Speak();  // what there is to say now; also the heartbeat
+  void Known(bool known);
+  void Take(const Assign& assign);
+  void TakeResults();
+  void Leave();
+  void Settled(const ChunkKey& key, bool committed);
+  Held* Find(const ChunkKey& key);
+  absl::Status Follow(const std::string& endpoint);
+  bool Computing() const;
+  void Speak();  // all that there is to say; also the heartbeat
 
   std::unique_ptr<MessageSocket> socket_;
-  const std::string device_;
+  const WorkerLoopOptions options_;
   PrepareFn prepare_;
-  ExecuteFn execute_;
   Welcome welcome_;
   bool known_ = false;  // by the scheduler
   bool leaving_ = false;
-  std::optional<Assign> work_;
-  std::optional<Message> result_;  // of work_
   absl::Status health_;
-  std::thread thread_;  // computes work_
+  std::map<Key, Held> held_;
   std::mutex mutex_;
-  std::optional<Executed> computed_;  // by thread_, guarded by mutex_
+  std::vector<ChunkPipeline::Finished> finished_;  // guarded by mutex_
+  std::unique_ptr<ChunkPipeline> pipeline_;        // its threads use what is above
 };
 
 }  // namespace longwave

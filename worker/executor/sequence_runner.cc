@@ -47,7 +47,7 @@ absl::Status SequenceRunner::Allocate() {
   const ModelConfig& config = model_->config();
   const Device device = model_->device();
   const int64_t rows = options_.batch * options_.chunk;
-  LONGWAVE_ASSIGN_OR_RETURN(workspace_, model_->NewWorkspace(rows));
+  LONGWAVE_ASSIGN_OR_RETURN(workspace_, model_->NewWorkspace(options_.chunk, options_.batch));
   LONGWAVE_ASSIGN_OR_RETURN(state_,
                             model_->NewState(stream_, options_.batch, options_.cache_tokens));
   if (config.type != ModelConfig::Type::kH3) return absl::OkStatus();
@@ -74,17 +74,24 @@ void SequenceRunner::Reset() {
   stepped_ = false;
 }
 
-absl::Status SequenceRunner::Resume(int64_t position, const HostState& host) {
+absl::Status SequenceRunner::Seek(int64_t position) {
   if (position > 0 && model_->attention_layers() > 0) {
     return absl::FailedPreconditionError(
         absl::StrCat("a sequence cannot be resumed at ", position, ": the model has ",
                      model_->attention_layers(), " attention layers"));
   }
+  for (KvCache& cache : state_.caches) cache.Clear();
+  state_.position = position;
+  length_ = 0;
+  stepped_ = false;
+  return absl::OkStatus();
+}
+
+absl::Status SequenceRunner::Resume(int64_t position, const HostState& host) {
   Reset();
   LONGWAVE_RETURN_IF_ERROR(reset_);
-  LONGWAVE_RETURN_IF_ERROR(ImportState(host));
-  state_.position = position;
-  return absl::OkStatus();
+  LONGWAVE_RETURN_IF_ERROR(Seek(position));
+  return ImportState(host);
 }
 
 absl::Status SequenceRunner::CheckTokens(absl::Span<const int32_t> tokens,
@@ -111,7 +118,7 @@ absl::Status SequenceRunner::CheckCache(int64_t tokens) const {
       options_.cache_budget_bytes / page * (on_gpu() ? 1 : KvCache::kPageTokens), " tokens"));
 }
 
-absl::Status SequenceRunner::Forward(absl::Span<const int32_t> tokens) {
+absl::Status SequenceRunner::Forward(absl::Span<const int32_t> tokens, StateFlow* flow) {
   if (model_->config().type != ModelConfig::Type::kH3) {
     return absl::InvalidArgumentError(
         absl::StrCat(model_->folder(), " takes signals, not tokens: use the task transform"));
@@ -126,10 +133,10 @@ absl::Status SequenceRunner::Forward(absl::Span<const int32_t> tokens) {
   ModelInput input;
   input.length = length;
   LONGWAVE_ASSIGN_OR_RETURN(input.tokens, tokens_.Send(tokens, stream_));
-  if (on_gpu() && length == 1) return Step();
+  if (on_gpu() && length == 1 && flow == nullptr) return Step();
   stepped_ = false;
   LONGWAVE_RETURN_IF_ERROR(
-      model_->Forward(input, state_, workspace_, stream_, hidden_.data(), timer_));
+      model_->Forward(input, state_, workspace_, stream_, hidden_.data(), timer_, flow));
   length_ = length;
   return absl::OkStatus();
 }
@@ -315,7 +322,8 @@ absl::Status SequenceRunner::Greedy(int64_t count, absl::Span<int32_t> out) {
   return absl::OkStatus();
 }
 
-absl::Status SequenceRunner::Transform(absl::Span<const float> x, absl::Span<float> y) {
+absl::Status SequenceRunner::Transform(absl::Span<const float> x, absl::Span<float> y,
+                                       StateFlow* flow) {
   const int64_t d = model_->config().d_model, row = d * options_.batch;
   const int64_t length = static_cast<int64_t>(x.size()) / row;
   if (model_->config().type != ModelConfig::Type::kS4d) {
@@ -331,7 +339,8 @@ absl::Status SequenceRunner::Transform(absl::Span<const float> x, absl::Span<flo
   const int64_t bytes = static_cast<int64_t>(x.size()) * kFloat;
   float* signal = on_gpu() ? workspace_.x.floats() : y.data();
   LONGWAVE_RETURN_IF_ERROR(CopyIn(signal, x.data(), bytes, stream_));
-  LONGWAVE_RETURN_IF_ERROR(model_->Transform(signal, length, state_, workspace_, stream_, timer_));
+  LONGWAVE_RETURN_IF_ERROR(
+      model_->Transform(signal, length, state_, workspace_, stream_, timer_, flow));
   return on_gpu() ? CopyOut(y.data(), signal, bytes, stream_) : absl::OkStatus();
 }
 

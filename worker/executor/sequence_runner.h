@@ -49,7 +49,9 @@ class SequenceRunner {
   // Language models: n tokens of each sequence, 1 to chunk, (batch, n), after those before.
   // InvalidArgument for an id outside the vocabulary, with the id and its position in the sequence;
   // the state is then as it was.
-  absl::Status Forward(absl::Span<const int32_t> tokens);
+  // `flow`: where the states of this chunk come from and go to, see there; null: from the chunk
+  // before, in this runner. After an error from the flow only Reset, Resume and Seek make sense.
+  absl::Status Forward(absl::Span<const int32_t> tokens, StateFlow* flow = nullptr);
   // After Forward: (batch x n, d_model) after the last norm, one row for each token of that chunk.
   // Valid until the next call.
   absl::StatusOr<absl::Span<const float>> hidden();
@@ -73,7 +75,7 @@ class SequenceRunner {
 
   // Layer stacks over real signals (S4D): x (batch x n, d_model) in, y of the same shape out, n <=
   // chunk.
-  absl::Status Transform(absl::Span<const float> x, absl::Span<float> y);
+  absl::Status Transform(absl::Span<const float> x, absl::Span<float> y, StateFlow* flow = nullptr);
 
   // The state's tensors, for whoever moves or stores them; position and caches stay.
   absl::StatusOr<HostState> ExportState() { return model_->ExportState(state_, stream_); }
@@ -84,6 +86,10 @@ class SequenceRunner {
   // A sequence goes on where ExportState() was called, perhaps in another process, after `position`
   // tokens. FailedPrecondition for a model with attention, whose caches are not in the state.
   absl::Status Resume(int64_t position, const HostState& host);
+
+  // The same where the states come with a StateFlow: what comes next, with a flow, are the tokens
+  // after `position`. Losses that are under way may be taken all the same.
+  absl::Status Seek(int64_t position);
 
   // Until all that was queued is done.
   absl::Status Synchronize();

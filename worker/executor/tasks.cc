@@ -53,27 +53,31 @@ absl::Status CheckFinite(absl::Span<const float> values, int64_t first_row, int6
 
 }  // namespace
 
-absl::Status ScoreTask::Chunk(const TokenChunk& chunk, SequenceRunner& runner, FloatSink sink) {
-  if (runner.position() == 0) {
-    const float none = std::numeric_limits<float>::quiet_NaN();
-    absl::Status sent = sink({&none, 1});
-    if (!sent.ok()) return sent;
-  }
-  absl::Status status = runner.Forward(chunk.tokens);
+absl::Status ScoreTask::Forward(const TokenChunk& chunk, SequenceRunner& runner, StateFlow* flow) {
+  first_ = runner.position() == 0;
+  absl::Status status = runner.Forward(chunk.tokens, flow);
   if (!status.ok()) return status;
   auto end = std::copy(chunk.tokens.begin() + 1, chunk.tokens.end(), targets_.begin());
   if (chunk.lookahead.has_value()) *end++ = *chunk.lookahead;
   const size_t count = end - targets_.begin();
-  if (count > 0) {  // else a last chunk of one token
-    status = runner.StartTokenLoss(absl::MakeSpan(targets_).first(count));
-    if (!status.ok()) return status;
+  if (count == 0) return absl::OkStatus();  // a last chunk of one token
+  ++pending_;
+  return runner.StartTokenLoss(absl::MakeSpan(targets_).first(count));
+}
+
+absl::Status ScoreTask::Values(const TokenChunk& chunk, SequenceRunner& runner, FloatSink sink) {
+  if (first_) {
+    const float none = std::numeric_limits<float>::quiet_NaN();
+    absl::Status sent = sink({&none, 1});
+    if (!sent.ok()) return sent;
   }
   // While a device works on this chunk, the losses of the one before.
   return Take(chunk.lookahead.has_value() ? runner.losses_ahead() : 0, runner, sink);
 }
 
 absl::Status ScoreTask::Take(int64_t left, SequenceRunner& runner, FloatSink sink) {
-  while (runner.losses_pending() > left) {
+  while (pending_ > left) {
+    --pending_;
     const absl::StatusOr<absl::Span<const float>> nll = runner.TakeTokenLoss();
     if (!nll.ok()) return nll.status();
     for (float value : *nll) carry_[0] += value;
@@ -90,9 +94,12 @@ absl::Status EmbedTask::EndWindow(FloatSink sink) {
   return sink(mean_);
 }
 
-absl::Status EmbedTask::Chunk(const TokenChunk& chunk, SequenceRunner& runner, FloatSink sink) {
-  absl::Status status = runner.Forward(chunk.tokens);
-  if (!status.ok()) return status;
+absl::Status EmbedTask::Forward(const TokenChunk& chunk, SequenceRunner& runner, StateFlow* flow) {
+  return runner.Forward(chunk.tokens, flow);
+}
+
+absl::Status EmbedTask::Values(const TokenChunk& chunk, SequenceRunner& runner, FloatSink sink) {
+  absl::Status status;
   const absl::StatusOr<absl::Span<const float>> hidden = runner.hidden();
   if (!hidden.ok()) return hidden.status();
   const float* row = hidden->data();
@@ -127,10 +134,14 @@ absl::Status LogitsTask::Check(int64_t tokens) const {
                    max_elements_ / vocab_, " tokens"));
 }
 
-absl::Status LogitsTask::Chunk(const TokenChunk& chunk, SequenceRunner& runner, FloatSink sink) {
+absl::Status LogitsTask::Forward(const TokenChunk& chunk, SequenceRunner& runner, StateFlow* flow) {
   absl::Status status = Check(runner.position() + Size(chunk.tokens));
   if (!status.ok()) return status;
-  status = runner.Forward(chunk.tokens);
+  return runner.Forward(chunk.tokens, flow);
+}
+
+absl::Status LogitsTask::Values(const TokenChunk& chunk, SequenceRunner& runner, FloatSink sink) {
+  absl::Status status;
   const int64_t tile = static_cast<int64_t>(rows_.size()) / vocab_;
   for (int64_t first = 0; status.ok() && first < Size(chunk.tokens); first += tile) {
     const int64_t rows = std::min(tile, Size(chunk.tokens) - first);
@@ -143,14 +154,20 @@ absl::Status LogitsTask::Chunk(const TokenChunk& chunk, SequenceRunner& runner, 
 
 absl::StatusOr<int64_t> RunSequence(ChunkTask& task, SequenceRunner& runner, TokenInput& input,
                                     int64_t chunk, FloatSink sink, ProgressFn progress) {
-  ChunkReader reader(input, chunk);
   runner.Reset();
   task.Reset();
+  return ContinueSequence(task, runner, input, chunk, sink, progress);
+}
+
+absl::StatusOr<int64_t> ContinueSequence(ChunkTask& task, SequenceRunner& runner, TokenInput& input,
+                                         int64_t chunk, FloatSink sink, ProgressFn progress) {
+  ChunkReader reader(input, chunk);
   while (true) {
     absl::StatusOr<TokenChunk> next = reader.Next();
     if (!next.ok()) return next.status();
     if (next->tokens.empty()) return runner.position();
-    absl::Status status = task.Chunk(*next, runner, sink);
+    absl::Status status = task.Forward(*next, runner);
+    if (status.ok()) status = task.Values(*next, runner, sink);
     if (status.ok()) status = progress(runner.position());
     if (!status.ok()) return status;
   }

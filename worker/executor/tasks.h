@@ -1,8 +1,9 @@
 // Tasks: what is made of a sequence as it goes through a model.
 //
 // The unit of work is one chunk: tokens, the one token after them, the state and the task's carry
-// in; values, state and carry out. RunSequence() does the chunks of a sequence one after another in
-// this process; who has the state and the carry can do any chunk elsewhere.
+// in; values, state and carry out. The state comes and goes while the model runs (StateFlow), the
+// carry is wanted only then. RunSequence() does the chunks of a sequence one after another in this
+// process; who has state and carry can do any chunk elsewhere.
 //
 // Everything streams: memory does not grow with the sequence.
 //
@@ -39,12 +40,18 @@ struct TokenChunk {
 class ChunkTask {
  public:
   virtual ~ChunkTask() = default;
-  // One chunk. REQUIRES: the runner stands where the chunk starts, carry() as the chunk before left
-  // it.
-  virtual absl::Status Chunk(const TokenChunk& chunk, SequenceRunner& runner, FloatSink sink) = 0;
-  // Values and carry may lag behind by a chunk while a device works: this fetches what is under
-  // way. A sequence's last chunk does so itself.
+  // The model over one chunk. REQUIRES: the runner stands where the chunk starts, or `flow` brings
+  // the state.
+  virtual absl::Status Forward(const TokenChunk& chunk, SequenceRunner& runner,
+                               StateFlow* flow = nullptr) = 0;
+  // After Forward of the same chunk: its values. REQUIRES: carry() as the chunk before left it.
+  // They and the carry may lag behind by a chunk while a device works: Flush() fetches what is
+  // under way. A sequence's last chunk does so itself.
+  virtual absl::Status Values(const TokenChunk& chunk, SequenceRunner& runner, FloatSink sink) = 0;
   virtual absl::Status Flush(SequenceRunner& runner, FloatSink sink) { return absl::OkStatus(); }
+  // Whether Values() and Flush() may run on another thread while the runner is at the next chunk's
+  // Forward(), before the carry is known: it is a sum, to be added afterwards.
+  virtual bool overlaps() const { return false; }
   // What the task hands on from chunk to chunk beside the model's state, always as many numbers;
   // all zero before the first chunk.
   absl::Span<double> carry() { return absl::MakeSpan(carry_); }
@@ -63,17 +70,21 @@ class ChunkTask {
 class ScoreTask final : public ChunkTask {
  public:
   explicit ScoreTask(int64_t chunk) : ChunkTask(1), targets_(chunk) {}
-  absl::Status Chunk(const TokenChunk& chunk, SequenceRunner& runner, FloatSink sink) override;
+  absl::Status Forward(const TokenChunk& chunk, SequenceRunner& runner, StateFlow* flow) override;
+  absl::Status Values(const TokenChunk& chunk, SequenceRunner& runner, FloatSink sink) override;
   absl::Status Flush(SequenceRunner& runner, FloatSink sink) override {
     return Take(0, runner, sink);
   }
+  bool overlaps() const override { return true; }
   std::vector<int64_t> OutputShape(int64_t length) const override { return {length}; }
   double total_nats() const { return carry_[0]; }  // over length - 1 tokens
 
  private:
-  // Losses that were started, until only `left` of them are under way.
+  // Losses that this task started, until only `left` of them are under way.
   absl::Status Take(int64_t left, SequenceRunner& runner, FloatSink sink);
   std::vector<int32_t> targets_;
+  bool first_ = false;   // the present chunk is the sequence's first
+  int64_t pending_ = 0;  // losses started
 };
 
 // Mean of the last hidden states (after ln_f) over each `window` tokens, the last window perhaps
@@ -82,7 +93,8 @@ class EmbedTask final : public ChunkTask {
  public:
   EmbedTask(int64_t d_model, int64_t window)
       : ChunkTask(d_model + 1), window_(window), mean_(d_model) {}
-  absl::Status Chunk(const TokenChunk& chunk, SequenceRunner& runner, FloatSink sink) override;
+  absl::Status Forward(const TokenChunk& chunk, SequenceRunner& runner, StateFlow* flow) override;
+  absl::Status Values(const TokenChunk& chunk, SequenceRunner& runner, FloatSink sink) override;
   std::vector<int64_t> OutputShape(int64_t length) const override;
 
  private:
@@ -95,7 +107,8 @@ class EmbedTask final : public ChunkTask {
 class LogitsTask final : public ChunkTask {
  public:
   LogitsTask(int64_t vocab, int64_t max_elements);
-  absl::Status Chunk(const TokenChunk& chunk, SequenceRunner& runner, FloatSink sink) override;
+  absl::Status Forward(const TokenChunk& chunk, SequenceRunner& runner, StateFlow* flow) override;
+  absl::Status Values(const TokenChunk& chunk, SequenceRunner& runner, FloatSink sink) override;
   std::vector<int64_t> OutputShape(int64_t length) const override { return {length, vocab_}; }
   // Whether `tokens` tokens may be asked for: names the limit, tokens and vocabulary.
   absl::Status Check(int64_t tokens) const;
@@ -105,7 +118,11 @@ class LogitsTask final : public ChunkTask {
   std::vector<float> rows_;
 };
 
-// The present sequence of `input` from its start to its end; returns its length.
+// The rest of the present sequence of `input`, from where `runner` and `task` stand, which is where
+// `input` goes on and a chunk starts; returns the sequence's length.
+absl::StatusOr<int64_t> ContinueSequence(ChunkTask& task, SequenceRunner& runner, TokenInput& input,
+                                         int64_t chunk, FloatSink sink, ProgressFn progress);
+// The same from the sequence's start.
 absl::StatusOr<int64_t> RunSequence(ChunkTask& task, SequenceRunner& runner, TokenInput& input,
                                     int64_t chunk, FloatSink sink, ProgressFn progress);
 

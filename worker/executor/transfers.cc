@@ -45,6 +45,15 @@ absl::StatusOr<LossDownload> LossDownload::Create(Device device, int64_t most) {
   return download;
 }
 
+LossDownload& LossDownload::operator=(LossDownload&& other) noexcept {
+  on_gpu_ = other.on_gpu_;
+  device_ = std::move(other.device_);
+  std::move(std::begin(other.slots_), std::end(other.slots_), slots_);
+  begun_ = other.begun_.load();
+  taken_ = other.taken_.load();
+  return *this;
+}
+
 float* LossDownload::Begin(int64_t count) {
   Slot& slot = slots_[begun_ % kMost];
   slot.count = count;

@@ -2,10 +2,13 @@
 // through two pinned buffers in turn, so that the host fills or reads one while the device copies
 // the other. On the CPU, the same without copies.
 //
-// Thread safety: one caller at a time, who works on one Stream.
+// Thread safety: one caller at a time, who works on one Stream; LossDownload: Take() may be called
+// on another thread than the rest.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -39,9 +42,11 @@ class LossDownload {
   static constexpr int64_t kMost = 2;
 
   LossDownload() = default;
+  LossDownload(LossDownload&& other) noexcept { *this = std::move(other); }
+  LossDownload& operator=(LossDownload&& other) noexcept;
   static absl::StatusOr<LossDownload> Create(Device device, int64_t most);
   int64_t pending() const { return begun_ - taken_; }
-  void Clear() { taken_ = begun_; }
+  void Clear() { taken_ = begun_.load(); }
   // Where an operator puts `count` losses. REQUIRES: pending() < kMost.
   float* Begin(int64_t count);
   // After the operator was queued.
@@ -60,7 +65,7 @@ class LossDownload {
   bool on_gpu_ = false;
   Array device_;
   Slot slots_[kMost];
-  int64_t begun_ = 0, taken_ = 0;
+  std::atomic<int64_t> begun_ = 0, taken_ = 0;
 };
 
 }  // namespace longwave

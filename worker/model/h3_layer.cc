@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/advance_state.h"
 #include "kernels/checks.h"
 #include "kernels/gemm.h"
 #include "kernels/h3_mix.h"
@@ -24,6 +25,7 @@ class H3Layer : public Layer {
   GemmDesc QkvDesc(int64_t rows) const;
   H3MixDesc MixDesc(int64_t batch, int64_t length) const;
   GemmDesc OutDesc(int64_t rows) const;
+  absl::Status Mix(const H3MixArgs& args, const LayerContext& context) const;
   absl::Status LoadSsm(const std::string& prefix, WeightLoader& weights);
 
   ModelConfig config_;
@@ -164,6 +166,60 @@ int64_t H3Layer::ScratchBytes(int64_t batch, int64_t length, Device device) cons
                    OutDesc(rows).gpu_scratch_bytes(false)});
 }
 
+// The mixer, in the order that lets the worker of the next chunk start as early as can be: the halo
+// once k is there; the state once the one before has come, which a pass over k and v has been made
+// ready for; y last. `args`: all but what goes out.
+absl::Status H3Layer::Mix(const H3MixArgs& args, const LayerContext& context) const {
+  Stream& stream = context.stream;
+  const H3MixDesc desc = MixDesc(context.batch, context.length);
+  absl::StatusOr<H3MixPlan> plan = PlanH3Mix(desc, stream.device());
+  if (!plan.ok()) return plan.status();
+  float *halo_out = context.states[0].floats(), *state_out = context.states[1].floats();
+  H3MixArgs run = args;
+  if (context.length == 1) {  // one pass
+    LONGWAVE_RETURN_IF_ERROR(context.Receive(0));
+    LONGWAVE_RETURN_IF_ERROR(context.Receive(1));
+    run.halo_out = halo_out;
+    run.state_out = state_out;
+    LONGWAVE_RETURN_IF_ERROR(RunH3Mix(*plan, filter_, run, stream));
+    LONGWAVE_RETURN_IF_ERROR(context.Send(0));
+    LONGWAVE_RETURN_IF_ERROR(context.Send(1));
+    return context.Done("mix");
+  }
+
+  run.halo_out = halo_out;
+  const bool whole_halo = context.length >= desc.shift_taps - 1;
+  if (!whole_halo) LONGWAVE_RETURN_IF_ERROR(context.Receive(0));
+  LONGWAVE_RETURN_IF_ERROR(RunH3Halo(desc, run, stream));
+  LONGWAVE_RETURN_IF_ERROR(context.Send(0));
+  if (whole_halo) LONGWAVE_RETURN_IF_ERROR(context.Receive(0));
+
+  // kv takes v's place, and is not made twice.
+  void* kv = plan->keeps_kv ? const_cast<void*>(args.v) : nullptr;
+  run.kv = kv;
+  run.halo_out = nullptr;
+  run.y = nullptr;
+  run.state_in = nullptr;
+  run.state_out = state_out;
+  LONGWAVE_RETURN_IF_ERROR(RunH3Mix(*plan, filter_, run, stream));
+  LONGWAVE_RETURN_IF_ERROR(context.Receive(1));
+  const int64_t states_per_head = desc.head_dim * desc.head_dim;
+  LONGWAVE_RETURN_IF_ERROR(RunAdvanceState(
+      {.batch = desc.batch,
+       .channels = desc.heads * states_per_head,
+       .channels_per_filter = states_per_head,
+       .pairs = desc.pairs,
+       .length = desc.length},
+      filter_, {.state_in = args.state_in, .local = state_out, .state_out = state_out}, stream));
+  LONGWAVE_RETURN_IF_ERROR(context.Send(1));
+  LONGWAVE_RETURN_IF_ERROR(context.Done("state"));
+
+  run = args;
+  run.kv = kv;
+  LONGWAVE_RETURN_IF_ERROR(RunH3Mix(*plan, filter_, run, stream));
+  return context.Done("mix");
+}
+
 absl::Status H3Layer::Forward(float* x, LayerContext& context) const {
   Stream& stream = context.stream;
   const bool gpu = stream.device().is_gpu();
@@ -184,26 +240,18 @@ absl::Status H3Layer::Forward(float* x, LayerContext& context) const {
   char* q = static_cast<char*>(w.wide.data());
   char *k = q + d * stride * SizeOf(dtype_), *v = k + d * stride * SizeOf(dtype_);
 
-  absl::StatusOr<H3MixPlan> plan =
-      PlanH3Mix(MixDesc(context.batch, context.length), stream.device());
-  if (!plan.ok()) return plan.status();
   void* y = config_.head_dim == 1 ? q : w.a.data();
-  float *halo = context.states[0].floats(), *state = context.states[1].floats();
-  LONGWAVE_RETURN_IF_ERROR(RunH3Mix(*plan, filter_,
-                                    {.q = q,
-                                     .k = k,
-                                     .v = v,
-                                     .y = y,
-                                     .batch_stride = context.length,
-                                     .channel_stride = stride,
-                                     .shift_taps = shift_taps_,
-                                     .halo_in = halo,
-                                     .halo_out = halo,
-                                     .state_in = state,
-                                     .state_out = state,
-                                     .bias = gpu ? qkv_bias_ : nullptr},
-                                    stream));
-  LONGWAVE_RETURN_IF_ERROR(context.Done("mix"));
+  LONGWAVE_RETURN_IF_ERROR(Mix({.q = q,
+                                .k = k,
+                                .v = v,
+                                .y = y,
+                                .batch_stride = context.length,
+                                .channel_stride = stride,
+                                .shift_taps = shift_taps_,
+                                .halo_in = context.incoming(0),
+                                .state_in = context.incoming(1),
+                                .bias = gpu ? qkv_bias_ : nullptr},
+                               context));
 
   LONGWAVE_RETURN_IF_ERROR(RunGemm(OutDesc(rows),
                                    {.x = y,

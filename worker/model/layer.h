@@ -16,6 +16,7 @@
 #include "worker/model/config.h"
 #include "worker/model/model.h"
 #include "worker/model/part_timer.h"
+#include "worker/model/state_flow.h"
 #include "worker/model/weights.h"
 
 namespace longwave {
@@ -25,6 +26,8 @@ struct LayerContext {
   int64_t batch;            // sequences
   int64_t length;           // tokens of each
   const Array* states;      // the layer's own tensors, in the order it declared them
+  int64_t first_state;      // index of states[0] in Model::state_specs()
+  StateFlow* flow;          // null: what came in is in `states` already
   KvCache* cache;           // attention layers only
   const int64_t* position;  // not null: see RunAttention()
   Workspace& workspace;
@@ -32,6 +35,23 @@ struct LayerContext {
   PartTimer* timer;  // null: nobody wants to know
 
   int64_t rows() const { return batch * length; }
+
+  // ---- How tensor i passes through a layer: it is received into incoming(i), what goes out is
+  // made in states[i] and sent from there. Without a flow both are the same memory for a chunk of
+  // one token, which is computed in place; for longer ones the model has moved states[i] to
+  // incoming(i) before the layer starts, and Receive and Send have nothing to do.
+  bool in_place() const { return length == 1 && flow == nullptr; }
+  float* incoming(int i) const {
+    return in_place() ? states[i].floats() : workspace.incoming[i].floats();
+  }
+  absl::Status Receive(int i) const {
+    return flow == nullptr ? absl::OkStatus() : flow->Receive(first_state + i, incoming(i), stream);
+  }
+  absl::Status Send(int i) const {
+    return flow == nullptr ? absl::OkStatus()
+                           : flow->Send(first_state + i, states[i].floats(), stream);
+  }
+
   absl::Status Done(const char* part) const {
     return timer == nullptr ? absl::OkStatus() : timer->Mark(part, stream);
   }

@@ -38,6 +38,12 @@ int64_t StateTensorSpec::elements() const {
   return std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());
 }
 
+int64_t Workspace::bytes() const {
+  int64_t sum = x.bytes() + wide.bytes() + a.bytes() + b.bytes();
+  for (const Array& array : incoming) sum += array.bytes();
+  return sum;
+}
+
 Model::~Model() = default;
 
 absl::StatusOr<std::shared_ptr<const Model>> Model::Load(const std::string& folder,
@@ -103,7 +109,11 @@ absl::Status Model::LoadLayers(WeightLoader& weights) {
                                          ? LoadAttentionLayer(config_, i, weights)
                                          : LoadH3Layer(config_, i, weights));
     first_state_.push_back(static_cast<int64_t>(state_specs_.size()));
-    for (StateTensorSpec spec : layer->state_specs()) {
+    std::vector<StateTensorSpec> specs = layer->state_specs();
+    incoming_.resize(std::max(incoming_.size(), specs.size()));
+    for (size_t t = 0; t < specs.size(); ++t) {
+      StateTensorSpec& spec = specs[t];
+      incoming_[t] = std::max(incoming_[t], spec.elements() * int64_t{sizeof(float)});
       spec.name = absl::StrCat("layers.", i, ".", spec.name);
       state_specs_.push_back(std::move(spec));
     }
@@ -136,6 +146,7 @@ int64_t Model::workspace_bytes(int64_t chunk, int threads, int64_t batch) const 
     scratch = std::max(scratch, layer->ScratchBytes(batch, chunk, device_));
   }
   int64_t bytes = WorkspaceSizes(config_, rows, device_, dtype_).total();
+  for (int64_t tensor : incoming_) bytes += batch * tensor;
   if (config_.type == ModelConfig::Type::kH3) {
     TokenLossDesc loss{rows, config_.d_model, config_.vocab_size};
     loss.dtype = dtype_;
@@ -177,8 +188,8 @@ absl::StatusOr<ModelState> Model::NewState(Stream& stream, int64_t batch, int64_
   return state;
 }
 
-absl::StatusOr<Workspace> Model::NewWorkspace(int64_t rows) const {
-  const WorkspaceSizes sizes(config_, rows, device_, dtype_);
+absl::StatusOr<Workspace> Model::NewWorkspace(int64_t chunk, int64_t batch) const {
+  const WorkspaceSizes sizes(config_, batch * chunk, device_, dtype_);
   Workspace workspace;
   for (const auto& [array, bytes] :
        {std::pair{&workspace.x, sizes.x}, std::pair{&workspace.wide, sizes.wide},
@@ -186,6 +197,11 @@ absl::StatusOr<Workspace> Model::NewWorkspace(int64_t rows) const {
     absl::StatusOr<Array> memory = Array::Allocate(device_, bytes);
     if (!memory.ok()) return memory.status();
     *array = *std::move(memory);
+  }
+  for (int64_t bytes : incoming_) {
+    absl::StatusOr<Array> memory = Array::Allocate(device_, batch * bytes);
+    if (!memory.ok()) return memory.status();
+    workspace.incoming.push_back(*std::move(memory));
   }
   return workspace;
 }
@@ -213,13 +229,21 @@ absl::Status Model::ImportState(const HostState& host, ModelState& state, Stream
 }
 
 absl::Status Model::RunLayers(float* x, const ModelInput& input, ModelState& state,
-                              Workspace& workspace, Stream& stream, PartTimer* timer) const {
+                              Workspace& workspace, Stream& stream, PartTimer* timer,
+                              StateFlow* flow) const {
   size_t cache = 0;
   for (size_t i = 0; i < layers_.size(); ++i) {
-    LayerContext context{state.batch, input.length,   state.tensors.data() + first_state_[i],
-                         nullptr,     input.position, workspace,
-                         stream,      timer};
+    const int64_t first = first_state_[i];
+    const int64_t end =
+        i + 1 < layers_.size() ? first_state_[i + 1] : static_cast<int64_t>(state.tensors.size());
+    const Array* tensors = state.tensors.data() + first;
+    LayerContext context{state.batch, input.length,   tensors,   first,  flow,
+                         nullptr,     input.position, workspace, stream, timer};
     if (config_.IsAttention(static_cast<int64_t>(i))) context.cache = &state.caches[cache++];
+    for (int64_t t = 0; t < end - first && flow == nullptr && !context.in_place(); ++t) {
+      LONGWAVE_RETURN_IF_ERROR(
+          Copy(workspace.incoming[t].data(), tensors[t].data(), tensors[t].bytes(), stream));
+    }
     LONGWAVE_RETURN_IF_ERROR(layers_[i]->Forward(x, context));
   }
   if (input.position == nullptr) state.position += input.length;
@@ -227,22 +251,22 @@ absl::Status Model::RunLayers(float* x, const ModelInput& input, ModelState& sta
 }
 
 absl::Status Model::Forward(const ModelInput& input, ModelState& state, Workspace& workspace,
-                            Stream& stream, void* hidden, PartTimer* timer) const {
+                            Stream& stream, void* hidden, PartTimer* timer, StateFlow* flow) const {
   const int64_t d = config_.d_model, rows = state.batch * input.length;
   float* x = workspace.x.floats();
   if (timer != nullptr) LONGWAVE_RETURN_IF_ERROR(timer->Mark("other", stream));
   LONGWAVE_RETURN_IF_ERROR(
       RunEmbedding(rows, d, config_.vocab_size, dtype_, embedding_, input.tokens, x, stream));
   if (timer != nullptr) LONGWAVE_RETURN_IF_ERROR(timer->Mark("embedding", stream));
-  LONGWAVE_RETURN_IF_ERROR(RunLayers(x, input, state, workspace, stream, timer));
+  LONGWAVE_RETURN_IF_ERROR(RunLayers(x, input, state, workspace, stream, timer, flow));
   LONGWAVE_RETURN_IF_ERROR(
       RunLayerNorm(final_norm_, rows, d, x, hidden, stream, Dtype::kFloat32, dtype_));
   return timer == nullptr ? absl::OkStatus() : timer->Mark("last norm", stream);
 }
 
 absl::Status Model::Transform(float* x, int64_t length, ModelState& state, Workspace& workspace,
-                              Stream& stream, PartTimer* timer) const {
-  return RunLayers(x, {.length = length}, state, workspace, stream, timer);
+                              Stream& stream, PartTimer* timer, StateFlow* flow) const {
+  return RunLayers(x, {.length = length}, state, workspace, stream, timer, flow);
 }
 
 }  // namespace longwave

@@ -24,6 +24,7 @@
 #include "kernels/stream.h"
 #include "worker/model/config.h"
 #include "worker/model/part_timer.h"
+#include "worker/model/state_flow.h"
 
 namespace longwave {
 
@@ -53,8 +54,11 @@ struct Workspace {
   Array wide;  // H3: q, k, v, channel-major; attention: qkv; S4D: before the GLU
   Array a;     // H3 with head_dim > 1 and attention: y; S4D: u, channel-major
   Array b;     // (rows, d_model) float32: S4D with a norm before the layer: the normed signal
+  // A layer's state tensors as they come from the chunk before, while its own are made: the i-th
+  // has room for the i-th of any layer.
+  std::vector<Array> incoming;
 
-  int64_t bytes() const { return x.bytes() + wide.bytes() + a.bytes() + b.bytes(); }
+  int64_t bytes() const;
 };
 
 // Where a model's weights are, and what its activations are. The CPU has float32 alone.
@@ -107,17 +111,21 @@ class Model {
 
   // Zeros. `tokens`: room in the caches of a GPU from the start; more is made when it is needed.
   absl::StatusOr<ModelState> NewState(Stream& stream, int64_t batch = 1, int64_t tokens = 0) const;
-  absl::StatusOr<Workspace> NewWorkspace(int64_t rows) const;
+  absl::StatusOr<Workspace> NewWorkspace(int64_t chunk, int64_t batch = 1) const;
   // The state's tensors to the host and back. Waits. Attention's caches stay where they are.
   absl::StatusOr<HostState> ExportState(const ModelState& state, Stream& stream) const;
   absl::Status ImportState(const HostState& host, ModelState& state, Stream& stream) const;
 
   // H3: tokens -> hidden (batch x length, d_model) of dtype(), after ln_f.
+  // `flow` null: the chunk starts from `state`; else from what the flow hands over. Either way
+  // `state` is what the chunk hands on, afterwards, and every value is bitwise the same.
   absl::Status Forward(const ModelInput& input, ModelState& state, Workspace& workspace,
-                       Stream& stream, void* hidden, PartTimer* timer = nullptr) const;
+                       Stream& stream, void* hidden, PartTimer* timer = nullptr,
+                       StateFlow* flow = nullptr) const;
   // S4D: x (batch x length, d_model) float32, in and out.
   absl::Status Transform(float* x, int64_t length, ModelState& state, Workspace& workspace,
-                         Stream& stream, PartTimer* timer = nullptr) const;
+                         Stream& stream, PartTimer* timer = nullptr,
+                         StateFlow* flow = nullptr) const;
   const void* embedding() const { return embedding_; }  // (vocab, d_model) of dtype()
 
  private:
@@ -130,7 +138,7 @@ class Model {
   absl::Status LoadLayers(WeightLoader& weights);
   // x (rows, d_model), in and out, through all layers.
   absl::Status RunLayers(float* x, const ModelInput& input, ModelState& state, Workspace& workspace,
-                         Stream& stream, PartTimer* timer) const;
+                         Stream& stream, PartTimer* timer, StateFlow* flow) const;
 
   ModelConfig config_;
   std::string folder_;
@@ -140,6 +148,7 @@ class Model {
   std::vector<std::unique_ptr<const Layer>> layers_;
   std::vector<StateTensorSpec> state_specs_;
   std::vector<int64_t> first_state_;  // of each layer, into state_specs_
+  std::vector<int64_t> incoming_;     // bytes of Workspace::incoming, for one sequence
   const void* embedding_ = nullptr;
   LayerNormWeights final_norm_;
   int64_t parameters_ = 0;

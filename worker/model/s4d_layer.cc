@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/advance_state.h"
 #include "kernels/checks.h"
 #include "kernels/gemm.h"
 #include "kernels/signal_ops.h"
@@ -24,6 +25,7 @@ class S4dLayer : public Layer {
 
  private:
   SsmConvDesc ConvDesc(int64_t batch, int64_t length) const;
+  absl::Status Conv(const SsmConvArgs& args, const LayerContext& context) const;
   GemmDesc LinearDesc(int64_t rows) const;
 
   ModelConfig config_;
@@ -102,6 +104,34 @@ int64_t S4dLayer::ScratchBytes(int64_t batch, int64_t length, Device device) con
          int64_t{sizeof(float)};
 }
 
+// The state goes out once the one before has come, before y: see H3Layer::Mix.
+absl::Status S4dLayer::Conv(const SsmConvArgs& args, const LayerContext& context) const {
+  Stream& stream = context.stream;
+  const SsmConvDesc desc = ConvDesc(context.batch, context.length);
+  absl::StatusOr<SsmConvPlan> plan = PlanSsmConv(desc, stream.device());
+  if (!plan.ok()) return plan.status();
+  float* state_out = context.states[0].floats();
+  SsmConvArgs run = args;
+  run.state_out = state_out;
+  if (context.length == 1) {  // one pass
+    LONGWAVE_RETURN_IF_ERROR(context.Receive(0));
+    LONGWAVE_RETURN_IF_ERROR(RunSsmConv(*plan, filter_, run, stream));
+    LONGWAVE_RETURN_IF_ERROR(context.Send(0));
+    return context.Done("conv");
+  }
+  run.y = nullptr;
+  run.state_in = nullptr;
+  LONGWAVE_RETURN_IF_ERROR(RunSsmConv(*plan, filter_, run, stream));
+  LONGWAVE_RETURN_IF_ERROR(context.Receive(0));
+  LONGWAVE_RETURN_IF_ERROR(RunAdvanceState(
+      {.batch = desc.batch, .channels = desc.channels, .pairs = desc.pairs, .length = desc.length},
+      filter_, {.state_in = args.state_in, .local = state_out, .state_out = state_out}, stream));
+  LONGWAVE_RETURN_IF_ERROR(context.Send(0));
+  LONGWAVE_RETURN_IF_ERROR(context.Done("state"));
+  LONGWAVE_RETURN_IF_ERROR(RunSsmConv(*plan, filter_, args, stream));
+  return context.Done("conv");
+}
+
 absl::Status S4dLayer::Forward(float* x, LayerContext& context) const {
   Stream& stream = context.stream;
   const int64_t H = config_.d_model, rows = context.rows();
@@ -115,17 +145,13 @@ absl::Status S4dLayer::Forward(float* x, LayerContext& context) const {
   LONGWAVE_RETURN_IF_ERROR(RunTranspose(rows, H, Dtype::kFloat32, in, dtype_, u, stride, stream));
   LONGWAVE_RETURN_IF_ERROR(context.Done("transpose"));
 
-  absl::StatusOr<SsmConvPlan> plan =
-      PlanSsmConv(ConvDesc(context.batch, context.length), stream.device());
-  if (!plan.ok()) return plan.status();
   SsmConvArgs conv;
   conv.u = u;
   conv.y = u;
   conv.batch_stride = context.length;
   conv.channel_stride = stride;
-  conv.state_in = conv.state_out = context.states[0].floats();
-  LONGWAVE_RETURN_IF_ERROR(RunSsmConv(*plan, filter_, conv, stream));
-  LONGWAVE_RETURN_IF_ERROR(context.Done("conv"));
+  conv.state_in = context.incoming(0);
+  LONGWAVE_RETURN_IF_ERROR(Conv(conv, context));
   LONGWAVE_RETURN_IF_ERROR(RunActivate(Activation::kGeluErf, H, rows, stride, dtype_, u, stream));
   LONGWAVE_RETURN_IF_ERROR(context.Done("gelu"));
   LONGWAVE_RETURN_IF_ERROR(RunGemm(

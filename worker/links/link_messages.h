@@ -1,0 +1,34 @@
+// What workers say to each other, and its bytes; docs/protocol.md has the grammar.
+//
+// Thread safety: plain data and pure functions.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+
+namespace longwave {
+
+inline constexpr int64_t kMostStreamName = 512;         // bytes
+inline constexpr int64_t kMostStreamTensors = 1 << 20;  // of a stream
+inline constexpr int64_t kMostTensorBytes = int64_t{1} << 30;
+
+struct LinkMessage {
+  enum class Type : uint8_t {
+    kSubscribe,  // send me tensor `index` of the stream, and those after it, as they come
+    kTensor,     // that tensor; its bytes are the next frame
+  };
+  Type type = Type::kSubscribe;
+  std::string stream;
+  int64_t index = 0;
+
+  bool operator==(const LinkMessage&) const = default;
+};
+
+std::string EncodeLink(const LinkMessage& message);
+// InvalidArgument: the bytes are no message of this protocol.
+absl::StatusOr<LinkMessage> DecodeLink(absl::string_view bytes);
+
+}  // namespace longwave
