@@ -119,6 +119,7 @@ RunResume::~RunResume() { Wait(); }
 
 absl::StatusOr<std::string> RunResume::OutputDigest(int fd, int64_t elements, Chain& chain) {
   const int64_t end = elements * static_cast<int64_t>(sizeof(float));
+  if (end < chain.bytes) return absl::InternalError("the output in the making got shorter");
   std::string block(kBlock, '\0');
   while (true) {
     const int64_t wanted = std::min(kBlock, end - chain.bytes);
@@ -261,7 +262,8 @@ bool RunResume::NextFile() {
 void RunResume::Remove() {
   Wait();
   if (there_) unlink(path_.c_str());
-  there_ = false;
+  there_ = of_this_file_ = false;
+  chain_ = {};  // of an output that is begun anew, if at all
 }
 
 }  // namespace longwave

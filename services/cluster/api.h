@@ -1,94 +1,173 @@
 // The HTTP API under /v1: a pure function from request to response, over the stores. Sockets,
-// timeouts and streaming are the listener's (http_server.h). docs/api.md has every path.
+// timeouts and streaming are the listener's (http_server.h). docs/api.md has every path, and
+// openapi.json the same for programs.
+//
+// api_routes.cc has the one table of routes; the handlers of a resource are in api_RESOURCE.cc.
 //
 // Thread safety: safe; an Upload belongs to one caller.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 #include "boost/json/object.hpp"
 #include "scheduler/job_store.h"
 #include "scheduler/object_store.h"
+#include "scheduler/session_store.h"
+#include "scheduler/worker_info.h"
+#include "services/cluster/api_message.h"
+#include "services/cluster/api_parse.h"
+#include "services/cluster/auth.h"
 #include "services/cluster/model_catalog.h"
 
 namespace longwave {
 
-struct ApiRequest {
-  std::string method;  // "GET"
-  std::string target;  // as it came: path and query, percent encoded
-  std::string body;
-  std::string idempotency_key, range;  // the headers; empty: none
-};
-
-// Part of a response's body that is read from the object store while it is sent.
-struct BodyPart {
-  std::string object;
-  int64_t offset = 0, bytes = 0;
-};
-
-struct ApiResponse {
-  int status = 200;
-  std::string content_type = "application/json";
-  std::vector<std::pair<std::string, std::string>> headers;
-  std::string body;             // then
-  std::vector<BodyPart> parts;  // these
-
-  int64_t body_bytes() const;
-};
-
 // A file on its way into the store.
 class Upload {
  public:
-  absl::Status Append(absl::string_view bytes) { return writer_->Append(bytes); }
+  absl::Status Append(absl::string_view bytes);
 
  private:
   friend class Api;
   StoredFile file_;
+  int64_t most_bytes_ = 0;  // 0: any
   std::unique_ptr<ObjectWriter> writer_;
+};
+
+// What the API is told by the rest of the server.
+struct ApiHooks {
+  std::function<std::vector<WorkerInfo>()> workers;
+  std::function<std::string()> metrics;  // in Prometheus' text format
+  // After each answer was made. `route`: "GET /v1/jobs/{job}", or "none" where there is none.
+  std::function<void(absl::string_view route, int status, double seconds)> observe;
+  std::function<void()> job_created;  // there may be something to plan
 };
 
 class Api {
  public:
-  static constexpr int64_t kMostBody = 64 << 10;           // of a JSON request
+  static constexpr int64_t kMostBody = 256 << 10;          // of a JSON request
   static constexpr int64_t kMostChunk = int64_t{1} << 24;  // tokens
   static constexpr int64_t kMostListed = 1000;
+  static constexpr int64_t kMostTimeLimit = int64_t{366} * 86400;  // seconds
+  static constexpr int64_t kMostAppended = 1 << 14;                // tokens, to a session
 
-  Api(JobStore& store, ObjectStore& objects, ModelCatalog& models)
-      : store_(store), objects_(objects), models_(models) {}
+  struct Stores {
+    JobStore& jobs;
+    TokenStore& tokens;
+    SessionStore& sessions;
+    ObjectStore& objects;
+    ModelCatalog& models;
+  };
+
+  Api(const Stores& stores, Authenticator::Options auth, ApiHooks hooks = {});
 
   ApiResponse Handle(const ApiRequest& request);
-  // POST /v1/files, whose body is not a request's but a stream.
+  // Those that never wait for a store.
+  static bool IsImmediate(const ApiRequest& request);
+  // POST /v1/files, whose body is not a request's but a stream. `bytes`: where it says how many.
   static bool IsUpload(const ApiRequest& request);
-  absl::StatusOr<Upload> StartUpload(const ApiRequest& request);
+  absl::StatusOr<Upload> StartUpload(const ApiRequest& request, std::optional<int64_t> bytes);
   ApiResponse FinishUpload(Upload upload);
 
   // What /readyz says from now on; OK: ready.
   void SetReady(absl::Status status);
-  // The answer that says what went wrong: application/problem+json.
-  static ApiResponse Problem(const absl::Status& status);
-  static ApiResponse Problem(int http_status, absl::string_view detail);
+
+  // A request that was understood, of somebody who may make it.
+  struct Call {
+    const ApiRequest& request;
+    std::vector<std::string> ids;  // what stands in the braces of the route's path, in order
+    Query query;
+    Identity who;
+    int64_t now_ms = 0;
+  };
+  using Answer = absl::StatusOr<ApiResponse>;
+  struct Route {
+    const char* method;
+    const char* path;           // "/v1/jobs/{job}"
+    std::optional<Role> least;  // nullopt: anybody, without a token
+    std::vector<const char*> query;
+    Answer (Api::*handler)(const Call& call);
+  };
+  static const std::vector<Route>& Routes();
 
  private:
-  absl::StatusOr<ApiResponse> Route(const ApiRequest& request);
-  absl::StatusOr<ApiResponse> CreateJob(const ApiRequest& request);
-  absl::StatusOr<ApiResponse> ListJobs(const ApiRequest& request);
-  absl::StatusOr<ApiResponse> CancelJob(const std::string& id);
-  absl::StatusOr<ApiResponse> DeleteJob(const std::string& id);
-  absl::StatusOr<ApiResponse> Output(const std::string& id, const ApiRequest& request);
+  // The route that a request names; an answer (404, 405) where there is none.
+  struct Match {
+    const Route* route = nullptr;
+    std::vector<std::string> ids;
+    Query query;
+    ApiResponse refusal;
+  };
+  static Match FindRoute(const ApiRequest& request);
+  absl::StatusOr<Call> Admit(const ApiRequest& request, Match match);
+  ApiResponse Timed(const Match& match, const std::function<ApiResponse()>& answer);
 
-  JobStore& store_;
+  Answer Health(const Call& call);
+  Answer Ready(const Call& call);
+  Answer Metrics(const Call& call);
+  Answer OpenApi(const Call& call);
+  Answer ListWorkers(const Call& call);
+  Answer ListModels(const Call& call);
+  Answer GetModel(const Call& call);
+  Answer NoUpload(const Call& call);
+  Answer ListFiles(const Call& call);
+  Answer GetFile(const Call& call);
+  Answer DeleteFile(const Call& call);
+  Answer CreateJob(const Call& call);
+  Answer ListJobs(const Call& call);
+  Answer GetJob(const Call& call);
+  Answer CancelJob(const Call& call);
+  Answer DeleteJob(const Call& call);
+  Answer GetOutput(const Call& call);
+  Answer GetTrace(const Call& call);
+  Answer JobEvents(const Call& call);
+  Answer AllEvents(const Call& call);
+  Answer CreateSession(const Call& call);
+  Answer ListSessions(const Call& call);
+  Answer GetSession(const Call& call);
+  Answer DeleteSession(const Call& call);
+  Answer AppendToSession(const Call& call);
+  Answer CreateToken(const Call& call);
+  Answer ListTokens(const Call& call);
+  Answer RevokeToken(const Call& call);
+  Answer PutTenant(const Call& call);
+  Answer ListTenants(const Call& call);
+
+  // The thing of call.ids[0], where the caller may see it; NotFound as if there were none.
+  absl::StatusOr<Job> FindJob(const Call& call);
+  absl::StatusOr<StoredFile> FindFile(const Call& call, const std::string& id);
+  // The tenant that a list is of: the caller's; of an admin what the query says, or all (empty).
+  static absl::StatusOr<std::string> ListedTenant(const Call& call);
+  absl::StatusOr<ModelEntry> FindLanguageModel(const std::string& name);
+  absl::StatusOr<Session> FindSession(const Call& call);
+  struct Append;
+  Answer FinishAppend(const Append& append, const Job& job);
+  Answer TakeScores(const Append& append, const Job& job);
+  Answer EndAppend(const Append& append, const std::vector<float>& scores,
+                   const std::string& boundary);
+  Answer Events(const Call& call, EventFilter filter);
+  // The number of the latest event, at most kEventAge old.
+  absl::StatusOr<int64_t> LatestEvent();
+
+  JobStore& jobs_;
+  TokenStore& tokens_;
+  SessionStore& sessions_;
   ObjectStore& objects_;
   ModelCatalog& models_;
+  Authenticator auth_;
+  const ApiHooks hooks_;
   std::mutex mutex_;
   absl::Status ready_ = absl::UnavailableError("starting");
+  int64_t latest_event_ = 0, latest_event_ms_ = 0;
 };
 
 boost::json::object ToJson(const Job& job, int64_t now_ms);

@@ -1,7 +1,5 @@
 #include "services/cluster/job_trace.h"
 
-#include "scheduler/protocol/messages.h"
-
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -10,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "boost/json/parse.hpp"
 #include "observability/trace.h"
+#include "scheduler/protocol/messages.h"
 
 namespace longwave {
 namespace {

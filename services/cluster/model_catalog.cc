@@ -10,6 +10,7 @@
 #include "absl/strings/str_join.h"
 #include "scheduler/object_store.h"
 #include "services/cluster/model_hash.h"
+#include "services/text.h"
 
 namespace longwave {
 namespace {
@@ -41,11 +42,17 @@ std::vector<std::string> ModelCatalog::Names() const {
   return names;
 }
 
+bool ModelCatalog::Has(const std::string& name) const {
+  std::error_code code;
+  return CheckObjectName(name).ok() && name.find('/') == std::string::npos &&
+         std::filesystem::exists(folder_ + "/" + name + "/config.json", code);
+}
+
 absl::StatusOr<ModelEntry> ModelCatalog::Find(const std::string& name) {
-  const std::vector<std::string> names = Names();
-  if (!std::binary_search(names.begin(), names.end(), name)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("model \"", name, "\": must be one of ", absl::StrJoin(names, ", ")));
+  if (!Has(name)) {
+    return absl::InvalidArgumentError(absl::StrCat("model \"", ToUtf8(name.substr(0, 200)),
+                                                   "\": must be one of ",
+                                                   absl::StrJoin(Names(), ", ")));
   }
   const std::string folder = absl::StrCat(folder_, "/", name);
   const std::string stamp = Stamp(folder);
@@ -56,7 +63,9 @@ absl::StatusOr<ModelEntry> ModelCatalog::Find(const std::string& name) {
   if (!config.ok()) return config.status();
   absl::StatusOr<std::string> hash = ModelHash(folder);
   if (!hash.ok()) return hash.status();
-  known = {stamp, {*std::move(config), *std::move(hash)}};
+  std::error_code code;
+  const auto bytes = std::filesystem::file_size(folder + "/model.safetensors", code);
+  known = {stamp, {*std::move(config), *std::move(hash), code ? 0 : static_cast<int64_t>(bytes)}};
   return known.entry;
 }
 

@@ -3,6 +3,7 @@
 // Thread safety: safe.
 #pragma once
 
+#include <cstdint>
 #include <map>
 #include <mutex>
 #include <string>
@@ -16,6 +17,7 @@ namespace longwave {
 struct ModelEntry {
   ModelConfig config;
   std::string hash;
+  int64_t bytes = 0;  // of its weights
 };
 
 class ModelCatalog {
@@ -26,6 +28,7 @@ class ModelCatalog {
   // once as long as the files' sizes and times stay.
   absl::StatusOr<ModelEntry> Find(const std::string& name);
   std::vector<std::string> Names() const;
+  bool Has(const std::string& name) const;
   const std::string& folder() const { return folder_; }
 
  private:

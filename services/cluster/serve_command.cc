@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cerrno>
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <filesystem>
 #include <memory>
@@ -15,6 +16,7 @@
 #include <thread>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "services/cluster/api.h"
 #include "services/cluster/dispatch_loop.h"
 #include "services/cluster/housekeeper.h"
@@ -22,6 +24,7 @@
 #include "services/cluster/local_workers.h"
 #include "services/cluster/model_catalog.h"
 #include "services/cluster/planner.h"
+#include "services/cluster/serve_options.h"
 #include "services/commands.h"
 #include "services/signals.h"
 #include "services/text.h"
@@ -29,26 +32,21 @@
 namespace longwave {
 namespace {
 
-constexpr int kMostWorkers = 256;
 constexpr int kStopHttpSeconds = 2;
 constexpr auto kLook = std::chrono::milliseconds(50);
 constexpr auto kPlanPause = std::chrono::milliseconds(50);
 
-constexpr char kNotes[] = R"(Example:
-  longwave serve --data /var/lib/longwave --models models --listen 127.0.0.1:8080 --workers 2
+constexpr char kNotes[] = R"(Examples:
+  longwave serve --data /var/lib/longwave --models models --workers 2
+  longwave serve --config /etc/longwave/serve.toml
+  longwave serve --data /var/lib/longwave --models models --listen 0.0.0.0:8443
+      --tls-cert tls.crt --tls-key tls.key --admin-token-file admin.token
 
-All that it must not forget is in --data: a server that was killed goes on where it stood. The HTTP
-API has no passwords and no encryption: listen where only those can connect who may.
+All that it must not forget is in --data, or in --store and --objects: a server that was killed goes
+on where it stood. Where others than this machine can connect, a client needs a token (--auth tokens).
 
-SIGTERM: no more chunks are given out, those in work are finished and committed, then it ends.)";
-
-struct ServeOptions {
-  std::string listen = "127.0.0.1:8080", data, worker_listen = "tcp://127.0.0.1:0", models;
-  std::string device = "auto";
-  int workers = 1;
-  int threads = 0;
-  double lease = 6, drain = 60;
-};
+SIGTERM: no more chunks are given out, those in work are finished and committed, then it ends.
+SIGHUP: certificate and key are read again.)";
 
 // The folder belongs to one server at a time.
 class DataLock {
@@ -69,24 +67,7 @@ class DataLock {
   int fd_ = -1;
 };
 
-absl::Status Check(const ServeOptions& options) {
-  const auto refuse = [](const char* option, auto value, const char* expected) {
-    return absl::InvalidArgumentError(absl::StrCat(option, " ", value, ": must be ", expected));
-  };
-  if (options.workers < 0 || options.workers > kMostWorkers) {
-    return refuse("--workers", options.workers, "0 to 256");
-  }
-  if (!(options.lease >= 0.5 && options.lease <= 3600)) {
-    return refuse("--lease", options.lease, "0.5 to 3600 seconds");
-  }
-  if (!(options.drain >= 0 && options.drain <= 86400)) {
-    return refuse("--drain", options.drain, "0 to 86400 seconds");
-  }
-  if (!std::filesystem::is_directory(options.models)) {
-    return refuse("--models", options.models, "a folder of model folders");
-  }
-  return absl::OkStatus();
-}
+std::atomic<bool> hung_up = false;
 
 // The server's parts, in the order of their start; they end the other way round.
 class Server {
@@ -104,6 +85,10 @@ class Server {
                                    loop_->endpoint(), "\n"));
     while (status.ok() && StopSignal() == 0) {
       status = local_->Look(WallClockMs(), true);
+      if (hung_up.exchange(false)) {
+        const absl::Status reloaded = http_->ReloadTls();
+        if (!reloaded.ok()) Complain(reloaded);
+      }
       std::this_thread::sleep_for(kLook);
     }
     if (status.ok()) Drain();
@@ -112,33 +97,40 @@ class Server {
 
  private:
   absl::Status Start() {
-    std::error_code code;
-    std::filesystem::create_directories(options_.data, code);
-    if (code) return absl::ErrnoToStatus(code.value(), absl::StrCat("--data ", options_.data));
-    absl::Status locked = lock_.Take(options_.data);
-    if (!locked.ok()) return locked;
-    const std::string data = std::filesystem::canonical(options_.data).string();
-    absl::StatusOr<std::unique_ptr<SqlDatabase>> database = OpenSqlite(data + "/jobs.sqlite");
+    const absl::StatusOr<Authenticator::Options> auth = options_.authentication();
+    if (!auth.ok()) return auth.status();
+    const absl::StatusOr<std::string> data = TakeData();
+    if (!data.ok()) return data.status();
+    absl::StatusOr<std::unique_ptr<SqlDatabase>> database = OpenDatabase(options_.StoreUri(*data));
     if (!database.ok()) return database.status();
     absl::StatusOr<std::unique_ptr<JobStore>> store = JobStore::Open(*std::move(database));
     if (!store.ok()) return store.status();
     store_ = *std::move(store);
+    tokens_ = std::make_unique<TokenStore>(store_->database());
+    sessions_ = std::make_unique<SessionStore>(store_->database());
     absl::StatusOr<std::unique_ptr<ObjectStore>> objects =
-        ObjectStore::Open(absl::StrCat("file://", data, "/objects"));
+        ObjectStore::Open(options_.ObjectsUri(*data));
     if (!objects.ok()) return objects.status();
     objects_ = *std::move(objects);
     models_ = std::make_unique<ModelCatalog>(std::filesystem::canonical(options_.models).string());
-    absl::StatusOr<std::unique_ptr<MessageSocket>> socket = OpenRouter(options_.worker_listen);
+    absl::StatusOr<CurveKey> key = CurveKey();
+    if (!options_.curve_key.empty()) key = ReadCurveKey(options_.curve_key);
+    if (!key.ok()) return key.status();
+    absl::StatusOr<std::unique_ptr<MessageSocket>> socket =
+        OpenRouter(options_.worker_listen, *key);
     if (!socket.ok()) return socket.status();
+    listening_ = (*socket)->endpoint();
     DispatcherOptions dispatching;
     dispatching.lease_ms = static_cast<int64_t>(options_.lease * 1000);
     dispatching.models = models_->folder();
     dispatching.objects = objects_->uri();
     dispatching.probe = &probe_;
     dispatching.complete = [this] { housekeeper_->Wake(); };
-    api_ = std::make_unique<Api>(*store_, *objects_, *models_);
+    api_ = std::make_unique<Api>(Api::Stores{*store_, *tokens_, *sessions_, *objects_, *models_},
+                                 *auth, Hooks());
     const auto health = [this](const absl::Status& status) { Health(status); };
-    loop_ = std::make_unique<DispatchLoop>(*store_, dispatching, *std::move(socket), "", health);
+    loop_ = std::make_unique<DispatchLoop>(*store_, dispatching, *std::move(socket),
+                                           options_.worker_advertise, health);
     housekeeper_ = std::make_unique<Housekeeper>(
         *store_, *objects_, probe_, [this] { return loop_->leads(); }, health);
     loop_->Start();
@@ -148,10 +140,41 @@ class Server {
         [this](const std::string& name) { loop_->WorkerEnded(name); });
     api_->SetReady(absl::OkStatus());
     absl::StatusOr<std::unique_ptr<HttpServer>> http =
-        HttpServer::Start(options_.listen, *api_, *objects_);
+        HttpServer::Start(options_.http(), *api_, *objects_);
     if (!http.ok()) return http.status();
     http_ = *std::move(http);
+    if (!auth->tokens && !IsLoopback(options_.listen)) {
+      Complain(absl::UnavailableError(absl::StrCat("--auth none: whoever can connect to ",
+                                                   http_->url(), " may do everything")));
+    }
     return absl::OkStatus();
+  }
+
+  // The folder's full path, locked; empty where nothing is kept there.
+  absl::StatusOr<std::string> TakeData() {
+    if (options_.data.empty()) return "";
+    std::error_code code;
+    std::filesystem::create_directories(options_.data, code);
+    if (code) return absl::ErrnoToStatus(code.value(), absl::StrCat("--data ", options_.data));
+    if (options_.store.empty()) {  // several servers may share a database that is not here
+      absl::Status locked = lock_.Take(options_.data);
+      if (!locked.ok()) return locked;
+    }
+    return std::filesystem::canonical(options_.data).string();
+  }
+
+  ApiHooks Hooks() {
+    ApiHooks hooks;
+    hooks.workers = [this] { return loop_->Workers(); };
+    hooks.metrics = [this] { return probe_.Text(); };
+    hooks.observe = [this](absl::string_view route, int status, double seconds) {
+      const std::pair<absl::string_view, absl::string_view> method_path =
+          absl::StrSplit(route, absl::MaxSplits(' ', 1));
+      const bool known = !method_path.second.empty();
+      probe_.ApiRequest(known ? method_path.second : route, known ? method_path.first : "none",
+                        status, seconds);
+    };
+    return hooks;
   }
 
   std::vector<std::string> WorkerArguments() const {
@@ -160,10 +183,18 @@ class Server {
       const int cores = static_cast<int>(std::thread::hardware_concurrency());
       threads = std::max(1, cores / options_.workers);
     }
-    std::string endpoint = loop_->endpoint();
+    std::string endpoint = listening_;
     const std::string any = "tcp://0.0.0.0:";
     if (endpoint.rfind(any, 0) == 0) endpoint = "tcp://127.0.0.1:" + endpoint.substr(any.size());
-    return {"--connect", endpoint, "--device", options_.device, "--threads", absl::StrCat(threads)};
+    std::vector<std::string> arguments = {"--connect",    endpoint,
+                                          "--device",     options_.device,
+                                          "--threads",    absl::StrCat(threads),
+                                          "--log-format", options_.log.format,
+                                          "--log-level",  options_.log.level};
+    if (!options_.curve_key.empty()) {
+      arguments.insert(arguments.end(), {"--curve-key", options_.curve_key});
+    }
+    return arguments;
   }
 
   void Health(const absl::Status& status) {
@@ -179,6 +210,10 @@ class Server {
     Planner planner(*store_, *objects_, *models_);
     absl::Status said;
     while (!stop_planner_) {
+      if (!loop_->leads()) {
+        std::this_thread::sleep_for(kPlanPause);
+        continue;
+      }
       const absl::StatusOr<bool> planned =
           planner.PlanOne([this] { return stop_planner_.load(); }, WallClockMs());
       if (planned.status() != said) Complain(planned.status());
@@ -207,11 +242,14 @@ class Server {
 
   const ServeOptions& options_;
   DataLock lock_;
+  std::string listening_;  // for workers
   std::unique_ptr<JobStore> store_;
+  std::unique_ptr<TokenStore> tokens_;
+  std::unique_ptr<SessionStore> sessions_;
   std::unique_ptr<ObjectStore> objects_;
   std::unique_ptr<ModelCatalog> models_;
-  std::unique_ptr<Api> api_;
   ServerProbe probe_;
+  std::unique_ptr<Api> api_;
   std::unique_ptr<DispatchLoop> loop_;
   std::unique_ptr<Housekeeper> housekeeper_;
   std::atomic<bool> stop_planner_ = false;
@@ -221,9 +259,11 @@ class Server {
 };
 
 absl::Status Serve(const ServeOptions& options) {
-  absl::Status good = Check(options);
+  absl::Status good = options.Check();
+  if (good.ok()) good = options.log.Apply();
   if (!good.ok()) return good;
   CatchStopSignals();
+  std::signal(SIGHUP, [](int) { hung_up = true; });
   return Server(options).Run();
 }
 
@@ -232,30 +272,17 @@ absl::Status Serve(const ServeOptions& options) {
 void AddServeCommand(CLI::App& app, Action& action) {
   CLI::App* serve = app.add_subcommand("serve", "Keep jobs and give their chunks to workers");
   auto options = std::make_shared<ServeOptions>();
-  serve->add_option("--data", options->data, "The folder of all that is kept")->required();
-  serve->add_option("--models", options->models, "A folder of model folders")->required();
-  serve->add_option("--listen", options->listen, "HOST:PORT of the HTTP API; port 0: any, printed")
-      ->capture_default_str();
-  serve
-      ->add_option("--worker-listen", options->worker_listen,
-                   "tcp://ADDRESS:PORT for workers; port 0: any, printed")
-      ->capture_default_str();
-  serve->add_option("--workers", options->workers, "Workers to start here; 0: none")
-      ->capture_default_str();
-  serve->add_option("--device", options->device, "Of these workers: auto, cpu or cuda:N")
-      ->capture_default_str();
-  serve
-      ->add_option("--threads", options->threads,
-                   "Of each of these workers; 0: the processors shared out")
-      ->capture_default_str();
-  serve
-      ->add_option("--lease", options->lease,
-                   "Seconds after which a worker that says nothing is given up")
-      ->capture_default_str();
-  serve->add_option("--drain", options->drain, "Seconds that chunks in work may take after SIGTERM")
-      ->capture_default_str();
+  AddServeOptions(*serve, *options);
   serve->footer(kNotes);
-  serve->callback([options, &action] { action = [options] { return Serve(*options); }; });
+  serve->callback([serve, options, &action] {
+    action = [serve, options] {
+      if (!options->config.empty()) {
+        absl::Status read = ReadServeConfig(*serve, options->config);
+        if (!read.ok()) return read;
+      }
+      return options->print_config ? PrintOut(PrintServeConfig(*serve)) : Serve(*options);
+    };
+  });
 }
 
 }  // namespace longwave

@@ -140,10 +140,10 @@ class Resume(CliTest):
         self.assertEqual(got["sequences"], want["sequences"])
         self.assertEqual(got["outputs"], want["outputs"])
 
-    def stopped(self, *arguments):
+    def stopped(self, *arguments, points=2):
         for path in self.folder.glob("out*"):
             path.unlink()
-        self.assertIsNotNone(self.interrupt(signal.SIGINT, *arguments, points=2))
+        self.assertIsNotNone(self.interrupt(signal.SIGINT, *arguments, points=points))
 
     def test_what_does_not_match_is_not_used(self):
         text = self.bases(30000)
@@ -183,13 +183,19 @@ class Resume(CliTest):
                 (model / "config.json").write_text((DNA / "config.json").read_text())
                 self.stopped(*first)
                 change()
-                result = self.run_ok(*arguments, "--out", self.out)
+                result = self.run_ok(*arguments, "--out", self.out, "--checkpoint", 0)
                 lines = [line for line in result.stderr.decode().splitlines() if "resume" in line]
                 self.assertEqual(len(lines), 1, result.stderr)
                 self.assertIn("out.npy.resume is not used: ", lines[0])
                 self.assertIn(said, lines[0])
                 got = self.outputs()
                 self.assertEqual(got, self.undisturbed(*arguments))
+        # A long output, of which nothing is used, and then a short one with points of its own.
+        long, short = ["--task", "logits", "--chunk", "600"], self.path("short.txt", "TTT" + text[:5000])
+        self.stopped(model, source, *long, points=1)
+        result = self.run_ok(model, short, *long, "--out", self.out, "--checkpoint", 0)
+        self.assertIn(b"is not used", result.stderr)
+        self.assertEqual(self.outputs(), self.undisturbed(model, short, *long))
         # Only what is still to come has changed: what was read is the same, and so is the result.
         source.write_text(text)
         self.stopped(*first)

@@ -7,6 +7,8 @@ import os
 import pathlib
 import random
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -32,8 +34,10 @@ def wait_for(what, condition, seconds=PATIENCE, pause=0.02):
 class Server:
     """`longwave serve`, which may be killed and started again at the same addresses."""
 
-    def __init__(self, folder, *options):
-        self.folder, self.options = folder, options
+    def __init__(self, folder, *options, token=None, ca=None):
+        """`token`: what requests carry; `ca`: a certificate to trust, for TLS."""
+        self.folder, self.options, self.token = folder, options, token
+        self.tls = ca and ssl.create_default_context(cafile=ca)
         self.listen, self.worker_listen = "127.0.0.1:0", "tcp://127.0.0.1:0"
         self.start()
 
@@ -45,9 +49,9 @@ class Server:
                  self.worker_listen, *map(str, self.options)],
                 stdout=subprocess.PIPE, stderr=errors, text=True)
         first, second = self.process.stdout.readline(), self.process.stdout.readline()
-        assert first.startswith("listening on http://"), (first, self.errors())
+        assert first.startswith("listening on http"), (first, self.errors())
         self.url = first.split()[-1]
-        self.listen = self.url.removeprefix("http://")
+        self.listen = self.url.split("://")[1]
         self.worker_listen = second.split()[-1]
 
     def errors(self):
@@ -66,11 +70,19 @@ class Server:
         self.process.wait(timeout=PATIENCE)
         self.process.stdout.close()
 
+    def connect(self):
+        if self.tls:
+            return http.client.HTTPSConnection(self.listen, timeout=PATIENCE, context=self.tls)
+        return http.client.HTTPConnection(self.listen, timeout=PATIENCE)
+
     def request(self, method, target, body=None, headers=None):
         """(status, headers, bytes)"""
-        connection = http.client.HTTPConnection(self.listen, timeout=PATIENCE)
+        connection = self.connect()
+        headers = dict(headers or {})
+        if self.token:
+            headers.setdefault("Authorization", f"Bearer {self.token}")
         try:
-            connection.request(method, target, body=body, headers=headers or {})
+            connection.request(method, target, body=body, headers=headers)
             response = connection.getresponse()
             return response.status, response.headers, response.read()
         finally:
@@ -106,6 +118,32 @@ class Server:
         return content
 
 
+class Refusals:
+    """For tests that have a Server as self.api."""
+
+    def refused(self, status, said, method, target, body=None, **headers):
+        got, sent, answer = self.api.request(method, target, body, headers)
+        self.assertEqual(got, status, answer)
+        self.assertEqual(sent["Content-Type"], "application/problem+json")
+        problem = json.loads(answer)
+        self.assertEqual(problem["status"], status)
+        self.assertIn(said, problem["detail"])
+        return sent
+
+    def raw(self, *pieces, pause=0):
+        """All of the answer to bytes that are sent one after another, as they are."""
+        host, port = self.api.listen.split(":")
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
+            for piece in pieces:
+                connection.sendall(piece)
+                time.sleep(pause)
+            connection.shutdown(socket.SHUT_WR)
+            answer = b""
+            while block := connection.recv(65536):
+                answer += block
+        return answer
+
+
 class ClusterTest(CliTest):
     def setUp(self):
         super().setUp()
@@ -125,8 +163,8 @@ class ClusterTest(CliTest):
             if process.stdout:
                 process.stdout.close()
 
-    def server(self, *options):
-        server = Server(self.folder, *options)
+    def server(self, *options, **more):
+        server = Server(self.folder, *options, **more)
         self.addCleanup(lambda: server.process.poll() is None and server.kill())
         return server
 
