@@ -228,7 +228,7 @@ class WorkersTest(unittest.TestCase):
         self.assertEqual(container["args"][0], "worker")
         self.assertEqual(arguments(container), {
             "connect": "tcp://lw-longwave-workers:7601", "device": "cpu", "threads": "$(CPUS)",
-            "link-listen": "tcp://0.0.0.0:7602", "link-advertise": "tcp://$(POD_IP):7602", "collective": "auto",
+            "link-listen": "tcp://0.0.0.0:7602", "link-advertise": "tcp://$(POD_IP):7602",
             "metrics-listen": "0.0.0.0:9464", "curve-key": "/secrets/curve/curve.key", "log-format": "json"})
         self.assertIn("resourceFieldRef", environment(container)["CPUS"])
 
