@@ -7,7 +7,7 @@ import tools
 from tools import nested
 
 # What makes a value set valid but for what is tested.
-S3 = {"objects": {"type": "s3", "s3": {"bucket": "b"}}}
+S3 = {"objects": {"type": "s3", "s3": {"bucket": "b", "existingSecret": "s3"}}}
 POSTGRESQL = {"store": {"type": "postgresql", "postgresql": {"host": "pg", "existingSecret": "pg"}}}
 KEDA_URL = {"autoscaling": {"prometheusUrl": "http://prometheus:9090"}}
 
@@ -25,6 +25,7 @@ COMBINATIONS = [
     ({"store": {"type": "postgresql", "postgresql": {"host": "pg"}}}, "store.postgresql.existingSecret"),
     ({"store": {"type": "postgresql", "postgresql": {"existingSecret": "pg"}}}, "store.postgresql.host"),
     ({"objects": {"type": "s3"}}, "objects.s3.bucket"),
+    ({"objects": {"type": "s3", "s3": {"bucket": "b"}}}, "objects.s3.existingSecret"),
     ({"models": {"source": "claim"}}, "models.existingClaim"),
     ({"models": {"source": "copy", "copy": {"image": "x"}}}, "models.copy.command"),
     ({"server": {"drainSeconds": 45}}, "server.terminationGracePeriodSeconds 45"),

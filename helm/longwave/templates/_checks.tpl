@@ -15,8 +15,8 @@
 {{- if and (eq $v.store.type "postgresql") (not (and $v.store.postgresql.host $v.store.postgresql.existingSecret)) -}}
 {{- fail "store.type postgresql needs store.postgresql.host and store.postgresql.existingSecret" -}}
 {{- end -}}
-{{- if and (eq $v.objects.type "s3") (not $v.objects.s3.bucket) -}}
-{{- fail "objects.type s3 needs objects.s3.bucket" -}}
+{{- if and (eq $v.objects.type "s3") (not (and $v.objects.s3.bucket $v.objects.s3.existingSecret)) -}}
+{{- fail "objects.type s3 needs objects.s3.bucket and objects.s3.existingSecret" -}}
 {{- end -}}
 {{- if and (eq $v.models.source "claim") (not $v.models.existingClaim) -}}
 {{- fail "models.source claim needs models.existingClaim" -}}

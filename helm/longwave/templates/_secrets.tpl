@@ -35,9 +35,7 @@ set on first use; the schema is checked before that, so a user cannot).
 {{- if and .Values.curve.enabled (not .Values.curve.existingSecret) -}}
 {{- $found := (lookup "v1" "Secret" .Release.Namespace (include "longwave.curveSecret" .)).data -}}
 {{- if not $found -}}
-{{- $server := dict -}}{{- template "longwave.curvePair" $server -}}
-{{- $worker := dict -}}{{- template "longwave.curvePair" $worker -}}
-{{- $found = dict "server.key" ($server.secret | b64enc) "server.pub" ($server.public | b64enc) "worker.key" ($worker.secret | b64enc) "worker.pub" ($worker.public | b64enc) -}}
+{{- $found = dict "curve.key" (printf "%x" (b64dec (randBytes 32)) | b64enc) -}}
 {{- end -}}
 {{- $_ := set $made "curve" $found -}}
 {{- end -}}
