@@ -90,6 +90,18 @@ void Dispatcher::On(const std::string& worker, const Hello& message) {
   if (draining_) send_(worker, Drain{});
 }
 
+// A worker removes what it stored of a chunk that is dropped. So only the store may say so: perhaps
+// the chunk is committed, and the answer to its worker was lost.
+void Dispatcher::AnswerUnknown(const std::string& worker, const ChunkKey& key) {
+  const absl::StatusOr<std::string> state = store_.StateOf(key);
+  if (!state.ok()) return;  // the worker asks again
+  if (*state == "committed") {
+    send_(worker, longwave::Committed{key});
+  } else if (state->empty()) {
+    send_(worker, Dropped{key, "the chunk is not leased under this epoch"});
+  }
+}
+
 void Dispatcher::On(const std::string& worker, const Report& message) {
   Worker& now = workers_[worker];
   now.info.slots = std::min(message.slots, kMostSlots);
@@ -100,7 +112,7 @@ void Dispatcher::On(const std::string& worker, const Report& message) {
       held->until_ms = now_ms_ + options_.lease_ms;
       held_there.insert({key.job, key.chunk});
     } else {
-      send_(worker, Dropped{key, "the chunk is not leased under this epoch"});
+      AnswerUnknown(worker, key);
     }
   }
   const std::vector<Place> leases = now.leases;
@@ -369,7 +381,9 @@ absl::Status Dispatcher::Reconcile() {
   }
   for (auto it = leases_.begin(); it != leases_.end();) {
     const auto found = epochs.find(it->first);
-    if (found != epochs.end() && found->second == it->second.key.epoch) {
+    // A result is settled by its commit: it may be there already.
+    if (it->second.done.has_value() ||
+        (found != epochs.end() && found->second == it->second.key.epoch)) {
       ++it;
       continue;
     }

@@ -89,6 +89,8 @@ class Dispatcher {
   void On(const std::string& worker, const NotForUs& message) {}
 
   Held* Find(const std::string& worker, const ChunkKey& key);  // its lease of exactly this key
+  // To a worker that holds a chunk of which no lease is known.
+  void AnswerUnknown(const std::string& worker, const ChunkKey& key);
   // The lease is over. Returns the next one.
   Leases::iterator Release(Leases::iterator lease);
   void Release(const ChunkKey& key);  // if it is held

@@ -187,6 +187,27 @@ TEST_F(DispatcherTest, AJobSpreadsOverThoseWhoAreIdleAndCommitsInOrder) {
                                   "w BoundaryReady", "w Committed", "u BoundaryReady"));
 }
 
+// Its worker removes what it stored of a chunk that is dropped.
+TEST_F(DispatcherTest, AChunkThatIsCommittedIsNotDropped) {
+  Join("v");
+  Add("a", 1);
+  Tick();
+  const ChunkKey key = Assigned()["a/0"].second.key;
+  SayDone("v", key);
+  Tick();
+  EXPECT_EQ(store_->Get("a")->committed, 1);
+  Sent();  // lost on its way
+  Say("v", Report{0, 1 << 20, {key}});
+  EXPECT_THAT(Sent(), ElementsAre("v Committed"));
+  Restart();
+  Join("v", 0);
+  Sent();
+  Say("v", Report{0, 1 << 20, {key}});
+  EXPECT_THAT(Sent(), ElementsAre("v Committed"));
+  Say("v", Report{0, 1 << 20, {{"a", 0, 7}, {"b", 0, 1}}});
+  EXPECT_THAT(Sent(), ElementsAre("v Dropped", "v Dropped"));
+}
+
 TEST_F(DispatcherTest, AJobShrinksWhereOthersWait) {
   Join("v");
   Join("w");
