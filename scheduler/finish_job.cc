@@ -16,6 +16,8 @@ std::vector<int64_t> OutputShape(const Job& job) {
   if (job.spec.task == Task::kEmbed) {
     rows = job.length / job.spec.window + (job.length % job.spec.window != 0);
   }
+  // Score: only a sequence's first token has an entry without a token before it.
+  if (job.spec.task == Task::kScore && job.start_position > 0) --rows;
   if (job.columns == 0) return {rows};
   return {rows, job.columns};
 }

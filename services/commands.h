@@ -31,6 +31,7 @@ void AddServeCommand(CLI::App& app, Action& action);
 void AddWorkerCommand(CLI::App& app, Action& action);
 // submit, status, result, trace, cancel, list, workers, events
 void AddClientCommands(CLI::App& app, Action& action);
+void AddTokenCommand(CLI::App& app, Action& action);         // token create, list, revoke
 void AddBenchModelCommand(CLI::App& bench, Action& action);  // `bench model`
 
 }  // namespace longwave

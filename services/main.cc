@@ -37,6 +37,7 @@ int main(int argc, char** argv) {
   AddServeCommand(app, action);
   AddWorkerCommand(app, action);
   AddClientCommands(app, action);
+  AddTokenCommand(app, action);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& e) {  // --help, --version

@@ -2,7 +2,6 @@
 // client of a server.
 #include <CLI/CLI.hpp>
 #include <cstdint>
-#include <cstdlib>
 #include <memory>
 #include <optional>
 #include <string>
@@ -25,11 +24,6 @@ namespace longwave {
 namespace {
 
 namespace json = boost::json;
-
-constexpr char kNotes[] =
-    R"(Where the server is: --server, or LONGWAVE_SERVER; a token, where it asks for one: --token-file, or
-LONGWAVE_TOKEN. Exit code: 0; 2 for anything that is refused or cannot be reached, or for a job that
-failed, said in one line on standard error; 128 + the signal that stopped it.)";
 
 struct CommandOptions {
   ClientOptions client;
@@ -167,28 +161,8 @@ std::shared_ptr<CommandOptions> Add(CLI::App& app, Action& action, const char* n
                                     CLI::App*& command) {
   command = app.add_subcommand(name, about);
   auto options = std::make_shared<CommandOptions>();
-  ClientOptions& client = options->client;
-  const std::string where = "Which server";
-  command
-      ->add_option("--server", client.server,
-                   "http://HOST:PORT, or https://HOST:PORT, of `longwave serve`")
-      ->envname("LONGWAVE_SERVER")
-      ->capture_default_str()
-      ->group(where);
-  command->add_option("--token-file", client.token_file, "A file with the token to show")
-      ->group(where);
-  command
-      ->add_option("--ca", client.ca,
-                   "https: a PEM file of who may vouch for the server (default: the system's)")
-      ->group(where);
-  command->footer(kNotes);
-  command->callback([options, run, &action] {
-    action = [options, run] {
-      // Not an option: others on the machine could read it there.
-      if (const char* token = std::getenv("LONGWAVE_TOKEN")) options->client.token = token;
-      return run(*options);
-    };
-  });
+  AddServerOptions(*command, options->client);
+  command->callback([options, run, &action] { action = [options, run] { return run(*options); }; });
   return options;
 }
 

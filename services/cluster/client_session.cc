@@ -1,5 +1,6 @@
 #include "services/cluster/client_session.h"
 
+#include <CLI/CLI.hpp>
 #include <chrono>
 #include <cstdlib>
 #include <fstream>
@@ -21,8 +22,15 @@ namespace json = boost::json;
 constexpr auto kPoll = std::chrono::milliseconds(200);
 constexpr size_t kMostToken = 4096;
 
+constexpr char kNotes[] =
+    R"(Where the server is: --server, or LONGWAVE_SERVER; a token, where it asks for one: --token-file, or
+LONGWAVE_TOKEN. Exit code: 0; 2 for anything that is refused or cannot be reached, or for a job that
+failed, said in one line on standard error; 128 + the signal that stopped it.)";
+
 absl::StatusOr<std::string> ReadToken(const ClientOptions& options) {
-  std::string token = options.token, from = "LONGWAVE_TOKEN";
+  // Not an option: others on the machine could read it there.
+  const char* known = std::getenv("LONGWAVE_TOKEN");
+  std::string token = known == nullptr ? "" : known, from = "LONGWAVE_TOKEN";
   if (!options.token_file.empty()) {
     from = absl::StrCat("--token-file ", options.token_file);
     std::ifstream file(options.token_file);
@@ -39,6 +47,23 @@ absl::StatusOr<std::string> ReadToken(const ClientOptions& options) {
 }
 
 }  // namespace
+
+void AddServerOptions(CLI::App& command, ClientOptions& client) {
+  const std::string where = "Which server";
+  command
+      .add_option("--server", client.server,
+                  "http://HOST:PORT, or https://HOST:PORT, of `longwave serve`")
+      ->envname("LONGWAVE_SERVER")
+      ->capture_default_str()
+      ->group(where);
+  command.add_option("--token-file", client.token_file, "A file with the token to show")
+      ->group(where);
+  command
+      .add_option("--ca", client.ca,
+                  "https: a PEM file of who may vouch for the server (default: the system's)")
+      ->group(where);
+  command.footer(kNotes);
+}
 
 absl::StatusOr<std::unique_ptr<HttpClient>> OpenClient(const ClientOptions& options) {
   CatchStopSignals();

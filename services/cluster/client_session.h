@@ -13,13 +13,19 @@
 #include "boost/json/object.hpp"
 #include "services/cluster/http_client.h"
 
+namespace CLI {
+class App;
+}
+
 namespace longwave {
 
 struct ClientOptions {
-  std::string server = "http://127.0.0.1:8080", token, token_file, ca;
+  std::string server = "http://127.0.0.1:8080", token_file, ca;
   bool json = false;
 };
 
+// Which server, and how it is trusted; and what to say of that in the command's help.
+void AddServerOptions(CLI::App& command, ClientOptions& client);
 // Of the options, and of the token that the file or the environment (LONGWAVE_TOKEN) has; from then
 // on a signal stops what waits.
 absl::StatusOr<std::unique_ptr<HttpClient>> OpenClient(const ClientOptions& options);

@@ -1,5 +1,5 @@
-// One connection of the HTTP listener, from its first request to its last; plain or TLS. Included
-// by http_server.cc alone.
+// One connection of the HTTP listener, from its first request to its last; plain or TLS. For
+// http_server.cc, and for what fuzzes it.
 //
 // Thread safety: all of a session runs on its socket's strand, but for what Work() hands over.
 #pragma once

@@ -41,8 +41,8 @@ int LocalWorkers::running() const {
 
 absl::Status LocalWorkers::Start(Process& process, int64_t now_ms) {
   process.name = absl::StrCat("local-", NewId());
-  std::vector<std::string> arguments = {"longwave", "worker", "--with-parent", "--name",
-                                        process.name};
+  std::vector<std::string> arguments = {
+      "longwave", "worker", "--with-parent", absl::StrCat(getpid()), "--name", process.name};
   arguments.insert(arguments.end(), arguments_.begin(), arguments_.end());
   std::vector<char*> argv;
   argv.reserve(arguments.size() + 1);

@@ -8,10 +8,12 @@
 #include <atomic>
 #include <cerrno>
 #include <chrono>
+#include <condition_variable>
 #include <csignal>
 #include <cstdio>
 #include <filesystem>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <thread>
 
@@ -75,6 +77,7 @@ class Server {
   explicit Server(const ServeOptions& options) : options_(options) {}
   ~Server() {
     stop_planner_ = true;
+    plan_.notify_all();
     if (planner_thread_.joinable()) planner_thread_.join();
   }
 
@@ -147,6 +150,14 @@ class Server {
       Complain(absl::UnavailableError(absl::StrCat("--auth none: whoever can connect to ",
                                                    http_->url(), " may do everything")));
     }
+    if (auth->tokens && auth->admin_token.empty()) {
+      const absl::StatusOr<bool> any = tokens_->Any();
+      if (!any.ok()) return any.status();
+      if (!*any) {
+        Complain(absl::UnavailableError(
+            "there is no token yet, so nobody may use the API: give --admin-token-file"));
+      }
+    }
     return absl::OkStatus();
   }
 
@@ -167,6 +178,7 @@ class Server {
     ApiHooks hooks;
     hooks.workers = [this] { return loop_->Workers(); };
     hooks.metrics = [this] { return probe_.Text(); };
+    hooks.job_created = [this] { plan_.notify_all(); };
     hooks.observe = [this](absl::string_view route, int status, double seconds) {
       const std::pair<absl::string_view, absl::string_view> method_path =
           absl::StrSplit(route, absl::MaxSplits(' ', 1));
@@ -211,7 +223,7 @@ class Server {
     absl::Status said;
     while (!stop_planner_) {
       if (!loop_->leads()) {
-        std::this_thread::sleep_for(kPlanPause);
+        PausePlanning();
         continue;
       }
       const absl::StatusOr<bool> planned =
@@ -221,9 +233,16 @@ class Server {
       if (planned.ok() && *planned) {
         loop_->Wake();
       } else {
-        std::this_thread::sleep_for(kPlanPause);
+        PausePlanning();
       }
     }
+  }
+
+  // Until a job comes in here; other servers' are noticed at the latest after kPlanPause, and so is
+  // one that comes in between a look and its pause.
+  void PausePlanning() {
+    std::unique_lock<std::mutex> lock(plan_mutex_);
+    plan_.wait_for(lock, kPlanPause);
   }
 
   void Drain() {
@@ -253,6 +272,8 @@ class Server {
   std::unique_ptr<DispatchLoop> loop_;
   std::unique_ptr<Housekeeper> housekeeper_;
   std::atomic<bool> stop_planner_ = false;
+  std::mutex plan_mutex_;
+  std::condition_variable plan_;
   std::thread planner_thread_;
   std::unique_ptr<LocalWorkers> local_;
   std::unique_ptr<HttpServer> http_;

@@ -46,7 +46,7 @@ struct WorkerOptions {
   std::string link_listen = "tcp://127.0.0.1:0", link_advertise;
   LogOptions log;
   int threads = 0, count = 1;
-  bool die_with_parent = false;
+  int parent = 0;  // 0: any
 };
 
 std::string NewName() {
@@ -174,7 +174,10 @@ absl::Status Work(WorkerOptions options) {
   }
   if (good.ok()) good = CheckThreads(options.threads);
   if (!good.ok()) return good;
-  if (options.die_with_parent) prctl(PR_SET_PDEATHSIG, SIGTERM);
+  if (options.parent != 0) {
+    prctl(PR_SET_PDEATHSIG, SIGTERM);
+    if (getppid() != options.parent) return absl::OkStatus();  // it ended before that
+  }
   const std::string name = options.name.empty() ? NewName() : options.name;
   return IsSimDevice(options.device) ? RunSimulatedWorkers(options, name)
                                      : RunModelWorker(options, name);
@@ -210,8 +213,8 @@ void AddWorkerCommand(CLI::App& app, Action& action) {
                      "A file with the cluster's secret key, 64 hexadecimal digits: all connections "
                      "are encrypted, and only who has it may connect");
   AddLogOptions(*worker, options->log);
-  worker->add_flag("--with-parent", options->die_with_parent,
-                   "Leave when the process that started this one ends");
+  worker->add_option("--with-parent", options->parent,
+                     "Leave when the process that started this one, of this number, ends");
   worker->footer(kNotes);
   worker->callback([options, &action] { action = [options] { return Work(*options); }; });
 }

@@ -83,6 +83,28 @@ class Access(Refusals, ClusterTest):
         api.token = made["token"]
         self.refused(401, "revoked", "GET", "/v1/jobs")
 
+    def longwave(self, *arguments, token=ADMIN, code=0):
+        done = subprocess.run([PROGRAM, *arguments, "--server", self.api.url], text=True, timeout=60,
+                              env={**os.environ, "LONGWAVE_TOKEN": token}, capture_output=True)
+        self.assertEqual(done.returncode, code, done.stderr)
+        return done.stdout if code == 0 else done.stderr
+
+    def test_the_token_command(self):
+        self.guarded()
+        made = self.longwave("token", "create", "ann", "--tenant", "red", "--days", "3").strip()
+        self.assertEqual(self.longwave("list", token=made), "")
+        shown = json.loads(self.longwave("token", "create", "bob", "--role", "reader", "--json"))
+        self.assertEqual((shown["tenant"], shown["role"]), ("default", "reader"))
+        lines = self.longwave("token", "list").splitlines()
+        self.assertEqual([line.split("  ")[1:] for line in lines],
+                         [["red", "user", "ann"], ["default", "reader", "bob"]])
+        self.assertEqual(len(self.longwave("token", "list", "--tenant", "red").splitlines()), 1)
+        self.assertEqual(self.longwave("token", "revoke", lines[0].split()[0]), "")
+        self.assertIn("not known", self.longwave("list", token=made, code=2))
+        self.assertIn("needs role admin", self.longwave("token", "list", token=shown["token"], code=2))
+        self.assertIn('role "boss"', self.longwave("token", "create", "x", "--role", "boss", code=2))
+        self.assertIn("no token", self.longwave("token", "revoke", "0123", code=2))
+
     def test_what_a_server_asks_for(self):
         (self.folder / "data").mkdir()
         for options, said in (
@@ -108,6 +130,8 @@ class Access(Refusals, ClusterTest):
             self.assertEqual(server.request("GET", "/v1/jobs")[0], status)
             if auth:
                 self.assertIn("--auth none: whoever can connect", server.errors())
+            else:
+                self.assertIn("there is no token yet", server.errors())
             server.stop()
 
     def test_tls(self):
