@@ -27,11 +27,11 @@ int64_t NowMs() {
       .count();
 }
 
-void Release(void*, void* bytes) { delete static_cast<StateBytes*>(bytes); }
+void ReleaseTensor(void*, void* bytes) { delete static_cast<StateBytes*>(bytes); }
 
 // The tensor's own memory, held until it is sent.
 zmq::message_t MessageOf(const StateBytes& bytes) {
-  return zmq::message_t(const_cast<char*>(bytes->data()), bytes->size(), Release,
+  return zmq::message_t(const_cast<char*>(bytes->data()), bytes->size(), ReleaseTensor,
                         new StateBytes(bytes));
 }
 
