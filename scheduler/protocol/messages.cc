@@ -150,6 +150,7 @@ absl::StatusOr<Message> Decode(absl::string_view bytes) {
 std::string StreamName(const ChunkKey& key) {
   return absl::StrCat(key.job, "/", key.epoch, "/", key.chunk);
 }
+std::string FileName(const std::string& id) { return absl::StrCat("files/", id); }
 std::string JobFolder(const std::string& job) { return absl::StrCat("jobs/", job); }
 std::string TokensName(const std::string& job) { return absl::StrCat("jobs/", job, "/tokens"); }
 std::string ManifestName(const std::string& job) {

@@ -112,6 +112,7 @@ const char* Name(const Message& message);  // "Hello"
 // The stream of what a chunk hands on while it is computed: "JOB/EPOCH/CHUNK".
 std::string StreamName(const ChunkKey& key);
 // Names in the object store.
+std::string FileName(const std::string& id);       // of an upload
 std::string JobFolder(const std::string& job);     // "jobs/ID"
 std::string TokensName(const std::string& job);    // "jobs/ID/tokens"
 std::string ManifestName(const std::string& job);  // "jobs/ID/manifest.json"

@@ -69,6 +69,11 @@ Api::Answer Api::Events(const Call& call, EventFilter filter) {
     const absl::StatusOr<int64_t> latest = LatestEvent();
     if (!latest.ok()) return latest.status();
     if (place->looked == *latest) return "";
+    // Looked at before the events: the last of them is there once the job is over.
+    const std::string& job = place->filter.job;
+    const absl::StatusOr<Job> now = job.empty() ? absl::UnknownError("") : jobs_.Get(job);
+    const bool ended =
+        !job.empty() && (absl::IsNotFound(now.status()) || (now.ok() && IsOver(now->state)));
     const absl::StatusOr<std::vector<Event>> events =
         jobs_.Events(place->filter, place->after, kEventsAtOnce);
     if (!events.ok()) return events.status();
@@ -80,7 +85,7 @@ Api::Answer Api::Events(const Call& call, EventFilter filter) {
     }
     if (events->empty()) {
       place->looked = *latest;
-      place->over = place->over || !place->follow;
+      place->over = place->over || ended || !place->follow;
     }
     return text;
   };

@@ -1,6 +1,7 @@
 // Uploaded files.
 #include "absl/strings/str_cat.h"
 #include "boost/json/array.hpp"
+#include "scheduler/protocol/messages.h"
 #include "services/cluster/api.h"
 #include "services/cluster/planner.h"
 

@@ -1,6 +1,8 @@
 #include "services/cluster/http_server_tls.h"
 
+#include <openssl/err.h>
 #include <openssl/ssl.h>
+#include <openssl/x509err.h>
 #include <sys/stat.h>
 
 #include <cstdio>
@@ -25,9 +27,12 @@ absl::StatusOr<std::shared_ptr<ssl::context>> Load(const std::string& cert,
   if (code)
     return absl::InvalidArgumentError(absl::StrCat("--tls-cert ", cert, ": ", code.message()));
   context->use_private_key_file(key, ssl::context::pem, code);
-  if (code)
+  const bool other = code && ERR_GET_REASON(static_cast<unsigned long>(code.value())) ==
+                                 X509_R_KEY_VALUES_MISMATCH;
+  if (code && !other) {
     return absl::InvalidArgumentError(absl::StrCat("--tls-key ", key, ": ", code.message()));
-  if (SSL_CTX_check_private_key(context->native_handle()) != 1) {
+  }
+  if (other || SSL_CTX_check_private_key(context->native_handle()) != 1) {
     return absl::InvalidArgumentError(
         absl::StrCat("--tls-key ", key, ": is not the key of --tls-cert ", cert));
   }

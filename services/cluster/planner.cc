@@ -23,8 +23,6 @@ absl::Status CheckLogits(const Job& job, int64_t tokens) {
 
 }  // namespace
 
-std::string FileName(const std::string& id) { return absl::StrCat("files/", id); }
-
 absl::StatusOr<bool> Planner::PlanOne(const std::function<bool()>& stop, int64_t now_ms) {
   const absl::StatusOr<std::vector<Job>> jobs = store_.Unplanned(1);
   if (!jobs.ok()) return jobs.status();

@@ -32,6 +32,4 @@ class Planner {
   ModelCatalog& models_;
 };
 
-std::string FileName(const std::string& id);  // in the object store
-
 }  // namespace longwave

@@ -22,20 +22,15 @@ int64_t NowMs() {
 
 }  // namespace
 
-bool WorkerLoop::Computing() const {
-  return std::any_of(held_.begin(), held_.end(),
-                     [](const auto& held) { return !held.second.result.has_value(); });
-}
-
 absl::Status WorkerLoop::Run(const std::function<bool()>& stop) {
-  int64_t spoken_ms = 0, leaving_ms = 0;
+  int64_t spoken_ms = 0, heard_ms = NowMs();
   welcome_.heartbeat_ms = kFirstHeartbeatMs;
   while (true) {
     if (!leaving_ && stop()) Leave();
-    if (leaving_ && leaving_ms == 0) leaving_ms = NowMs();
-    if (Computing()) leaving_ms = leaving_ms == 0 ? 0 : NowMs();  // only silence counts
-    const bool given_up = leaving_ms > 0 && NowMs() > leaving_ms + welcome_.lease_ms;
-    if (leaving_ && !Computing() && (held_.empty() || given_up)) {
+    // Without a scheduler nothing can be committed, and states that the chunk waits for never come.
+    const int64_t patience = std::max(welcome_.lease_ms, 2 * welcome_.heartbeat_ms);
+    const bool alone = NowMs() > heard_ms + patience;
+    if (leaving_ && (held_.empty() || alone)) {
       socket_->Send("", Goodbye{});
       return health_;
     }
@@ -46,6 +41,7 @@ absl::Status WorkerLoop::Run(const std::function<bool()>& stop) {
     socket_->Wait(std::clamp<int64_t>(spoken_ms + welcome_.heartbeat_ms - NowMs(), 0, kStopLookMs));
     TakeResults();
     while (std::optional<Received> received = socket_->Receive()) {
+      heard_ms = NowMs();
       absl::Status status =
           received->message.ok() ? Handle(*received->message) : received->message.status();
       if (!status.ok()) return status;
@@ -54,10 +50,11 @@ absl::Status WorkerLoop::Run(const std::function<bool()>& stop) {
 }
 
 void WorkerLoop::Speak() {
-  if (!known_) {
+  // Hello is answered: one that leaves learns whether the scheduler is still there.
+  if (!known_ || leaving_) {
     socket_->Send("", Hello{kProtocolVersion, options_.device, options_.links});
-    return;
   }
+  if (!known_) return;
   Report report{leaving_ ? 0 : options_.slots, kCreditBytes, {}};
   for (const auto& [key, held] : held_) report.held.push_back(held.key);
   socket_->Send("", report);

@@ -43,7 +43,7 @@ class WorkerLoop {
       : socket_(std::move(socket)), options_(std::move(options)), prepare_(std::move(prepare)) {}
 
   // Until the scheduler drains this worker, or `stop` says so: then the chunk in work is finished
-  // and committed first, if the scheduler answers within a lease time. An error where this worker
+  // and committed first, as long as the scheduler answers. An error where this worker
   // cannot go on: it has said so to the scheduler first.
   absl::Status Run(const std::function<bool()>& stop);
 
@@ -62,7 +62,6 @@ class WorkerLoop {
   void Settled(const ChunkKey& key, bool committed);
   Held* Find(const ChunkKey& key);
   absl::Status Follow(const std::string& endpoint);
-  bool Computing() const;
   void Speak();  // all that there is to say; also the heartbeat
 
   std::unique_ptr<MessageSocket> socket_;

@@ -39,6 +39,10 @@ class Server:
         self.folder, self.options, self.token = folder, options, token
         self.tls = ca and ssl.create_default_context(cafile=ca)
         self.listen, self.worker_listen = "127.0.0.1:0", "tcp://127.0.0.1:0"
+        if "--listen" in options:
+            at = options.index("--listen")
+            self.listen = options[at + 1]
+            self.options = options[:at] + options[at + 2:]
         self.start()
 
     def start(self):

@@ -59,7 +59,7 @@ class Fuzzed {
   }
   void RemoveTokens() {
     const absl::StatusOr<std::vector<Token>> tokens = tokens_->List("");
-    for (const Token& token : *tokens) FUZZ_CHECK(tokens_->Remove(token.id).ok());
+    for (const Token& token : *tokens) FUZZ_CHECK(tokens_->Revoke(token.id).ok());
   }
 
   static ApiRequest Simple(const std::string& method, const std::string& target) {
