@@ -97,19 +97,19 @@ class Cluster:
         return json.loads(self.request(path, None if value is None else json.dumps(value).encode()))
 
     def links(self):
-        """{link: bytes that all workers have sent by it}"""
-        total = dict.fromkeys(LINKS, 0)
+        """{link: bytes that all workers have received by it, "store": chunks begun from there}"""
+        names = {link: f'longwave_state_received_bytes_total{{link="{link}"}} ' for link in LINKS}
+        names["store"] = "longwave_states_from_store_total "
+        total = dict.fromkeys(names, 0)
         for url in self.metrics:
-            with urllib.request.urlopen(f"{url}/metrics" if "/metrics" not in url else url) as answer:
-                text = answer.read().decode()
-            for link in LINKS:
-                found = re.search(rf'^longwave_state_sent_bytes_total{{link="{link}"}} (\S+)', text,
-                                  re.MULTILINE)
-                total[link] += int(float(found.group(1))) if found else 0
+            with urllib.request.urlopen(url + "/metrics", timeout=PATIENCE) as answer:
+                lines = answer.read().decode().splitlines()
+            for key, name in names.items():
+                total[key] += sum(int(float(line[len(name):])) for line in lines if line.startswith(name))
         return total
 
     def run(self, file, model, chunk):
-        """{seconds, sha256, links: bytes sent during the job}"""
+        """{seconds, sha256, links: what came by them during the job}"""
         before = self.links()
         id = self.json("/v1/jobs", {"model": model, "input": file, "chunk": chunk})["id"]
         job = wait_for(f"job {id}", lambda: (
@@ -121,7 +121,7 @@ class Cluster:
         after = self.links()
         return {"seconds": (job["finished_ms"] - job["started_ms"]) / 1000,
                 "sha256": hashlib.sha256(output).hexdigest(),
-                "links": {link: after[link] - before[link] for link in LINKS}}
+                "links": {link: after[link] - before[link] for link in after}}
 
 
 def tokens_file(count, vocab_size):
@@ -150,10 +150,10 @@ def measure(options, folder, name, devices, collective):
         seconds = [job["seconds"] for job in jobs]
         borders = {}
         for chunk, job in ((options.chunk, jobs[-1]), (options.chunk // 2, half)):
-            count = -(-options.tokens // chunk) - 1
-            borders[str(chunk)] = {"borders": count, **{
-                f"{link}_bytes": job["links"][link] for link in LINKS},
-                "bytes_a_border": sum(job["links"].values()) / count if count else 0}
+            count = -(-options.tokens // chunk) - 1 - job["links"]["store"]
+            total = sum(job["links"][link] for link in LINKS)
+            borders[str(chunk)] = {"over_links": count, **job["links"],
+                                   "bytes_a_border": total / count if count else 0}
         failures = [line for worker in cluster.workers for line in cluster.errors(worker).splitlines()
                     if "NCCL" in line]
         return {"name": name, "devices": devices, "collective": collective, "seconds": seconds,
@@ -214,7 +214,7 @@ def main():
         sizes = {border["bytes_a_border"] for border in way["borders"].values()}
         if len(sizes) != 1:
             problems.append(f"{way['name']}: bytes a border depend on the chunk: {sorted(sizes)}")
-        if way["collective"] == "nccl" and not all(b["nccl_bytes"] for b in way["borders"].values()):
+        if way["collective"] == "nccl" and not all(b["nccl"] for b in way["borders"].values()):
             problems.append(f"{way['name']}: nothing went by NCCL: {way['log']}")
     options.out.write_text(json.dumps({
         "kind": "two-gpus", "date": datetime.datetime.now(datetime.timezone.utc).isoformat(
