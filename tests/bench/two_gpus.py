@@ -211,8 +211,8 @@ def main():
     if len({digest for way in found for digest in way["sha256"]}) != 1:
         problems.append("outputs differ")
     for way in found:
-        sizes = {border["bytes_a_border"] for border in way["borders"].values()}
-        if len(sizes) != 1:
+        sizes = {border["bytes_a_border"] for border in way["borders"].values()} - {0}
+        if len(sizes) > 1:
             problems.append(f"{way['name']}: bytes a border depend on the chunk: {sorted(sizes)}")
         if way["collective"] == "nccl" and not all(b["nccl"] for b in way["borders"].values()):
             problems.append(f"{way['name']}: nothing went by NCCL: {way['log']}")
