@@ -310,7 +310,12 @@ absl::Status Dispatcher::Tick(int64_t now_ms) {
   absl::Status status = CommitDone();
   if (status.ok()) status = Expire();
   if (status.ok()) status = Reconcile();
-  if (status.ok() && !draining_) status = GiveChunks();
+  // Once nobody is idle the busy ones get a chunk to go on with, now and not at the next tick.
+  for (bool given = !draining_; status.ok() && given;) {
+    const absl::StatusOr<bool> gave = GiveChunks();
+    status = gave.status();
+    given = gave.ok() && *gave;
+  }
   return status;
 }
 
@@ -419,7 +424,7 @@ Assign Dispatcher::AssignOf(const Lease& lease) const {
   return assign;
 }
 
-absl::Status Dispatcher::GiveChunks() {
+absl::StatusOr<bool> Dispatcher::GiveChunks() {
   // Those without work first; the others get a chunk to go on with only where nobody is idle.
   std::vector<LeaseRequest> requests;
   for (const bool idle : {true, false}) {
@@ -433,9 +438,10 @@ absl::Status Dispatcher::GiveChunks() {
       requests.push_back({name, worker.credit_bytes});
     }
   }
-  if (requests.empty()) return absl::OkStatus();
+  if (requests.empty()) return false;
   auto leases = store_.LeaseChunks(requests, now_ms_);
   if (!leases.ok()) return leases.status();
+  bool gave = false;
   std::set<Place> taken_back;  // with another of these leases
   for (size_t i = 0; i < requests.size(); ++i) {
     if (!(*leases)[i].has_value()) continue;
@@ -455,8 +461,9 @@ absl::Status Dispatcher::GiveChunks() {
     options_.probe->Dispatched(lease.job.ChunkTokens(lease.key.chunk));
     leases_[place] = {lease.key, name, now_ms_ + options_.lease_ms, std::move(assign), {}};
     workers_[name].leases.push_back(place);
+    gave = true;
   }
-  return absl::OkStatus();
+  return gave;
 }
 
 }  // namespace longwave

@@ -106,7 +106,8 @@ class Dispatcher {
   absl::Status CommitDone();
   absl::Status Expire();
   absl::Status Reconcile();
-  absl::Status GiveChunks();
+  // A round: whether a chunk was given.
+  absl::StatusOr<bool> GiveChunks();
   Assign AssignOf(const Lease& lease) const;
 
   JobStore& store_;

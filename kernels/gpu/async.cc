@@ -31,6 +31,8 @@ absl::Status Event::Record(Queue& queue) {
   return absl::OkStatus();
 }
 absl::Status Event::Wait() const { return absl::OkStatus(); }
+absl::StatusOr<bool> Event::Done() const { return true; }
+absl::Status Event::Precede(Queue& queue) const { return absl::OkStatus(); }
 absl::StatusOr<double> Event::SecondsSince(const Event& earlier) const {
   return seconds_ - earlier.seconds_;
 }
@@ -75,6 +77,15 @@ absl::Status Event::Record(Queue& queue) {
 }
 absl::Status Event::Wait() const {
   return ToStatus(cudaEventSynchronize(event_), "work on the device");
+}
+absl::StatusOr<bool> Event::Done() const {
+  const cudaError_t error = cudaEventQuery(event_);
+  if (error == cudaErrorNotReady) return false;
+  if (error != cudaSuccess) return ToStatus(error, "work on the device");
+  return true;
+}
+absl::Status Event::Precede(Queue& queue) const {
+  return ToStatus(cudaStreamWaitEvent(queue.stream(), event_, 0), "cudaStreamWaitEvent");
 }
 absl::StatusOr<double> Event::SecondsSince(const Event& earlier) const {
   float milliseconds = 0;

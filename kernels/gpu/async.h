@@ -55,6 +55,10 @@ class Event {
   absl::Status Record(Queue& queue);
   // Until the work before the last Record() is done, and what went wrong on the way.
   absl::Status Wait() const;
+  // Whether it is done, without waiting.
+  absl::StatusOr<bool> Done() const;
+  // What is queued on `queue` from now on, another one of this device, runs after that work.
+  absl::Status Precede(Queue& queue) const;
   // From `earlier` to this one. REQUIRES: Wait() has returned for both.
   absl::StatusOr<double> SecondsSince(const Event& earlier) const;
 

@@ -26,7 +26,7 @@ absl::StatusOr<Properties> GetProperties(int device) { return None(); }
 absl::StatusOr<MemoryInfo> GetMemoryInfo(int device) { return None(); }
 absl::StatusOr<DeviceArray> DeviceArray::Allocate(int device, int64_t bytes) { return None(); }
 DeviceArray::~DeviceArray() = default;
-absl::StatusOr<std::unique_ptr<Queue>> Queue::Open(int device) { return None(); }
+absl::StatusOr<std::unique_ptr<Queue>> Queue::Open(int device, bool urgent) { return None(); }
 Queue::~Queue() = default;
 absl::StatusOr<void*> Queue::Scratch(int64_t bytes) { return None(); }
 absl::Status Queue::CopyToDevice(void* device, const void* host, int64_t bytes) { return None(); }
@@ -44,6 +44,8 @@ absl::StatusOr<Event> Event::Create(int device) { return None(); }
 Event::~Event() = default;
 absl::Status Event::Record(Queue& queue) { return None(); }
 absl::Status Event::Wait() const { return None(); }
+absl::StatusOr<bool> Event::Done() const { return None(); }
+absl::Status Event::Precede(Queue& queue) const { return None(); }
 absl::StatusOr<double> Event::SecondsSince(const Event& earlier) const { return None(); }
 absl::StatusOr<Graph> Graph::Capture(Queue& queue, std::function<absl::Status()> work) {
   return None();

@@ -50,7 +50,7 @@ absl::StatusOr<DeviceArray> DeviceArray::Allocate(int device, int64_t bytes) {
   return array;
 }
 DeviceArray::~DeviceArray() { std::free(data_); }
-absl::StatusOr<std::unique_ptr<Queue>> Queue::Open(int device) {
+absl::StatusOr<std::unique_ptr<Queue>> Queue::Open(int device, bool urgent) {
   std::unique_ptr<Queue> queue(new Queue);
   absl::StatusOr<Properties> properties = GetProperties(device);
   if (!properties.ok()) return properties.status();
@@ -150,15 +150,18 @@ DeviceArray::~DeviceArray() {
   (void)cudaFree(data_);
 }
 
-absl::StatusOr<std::unique_ptr<Queue>> Queue::Open(int device) {
+absl::StatusOr<std::unique_ptr<Queue>> Queue::Open(int device, bool urgent) {
   std::unique_ptr<Queue> queue(new Queue);
   absl::StatusOr<Properties> properties = GetProperties(device);
   if (!properties.ok()) return properties.status();
   queue->device_ = device;
   queue->properties_ = *std::move(properties);
   cudaError_t error = cudaSetDevice(device);
+  int least = 0, most = 0;
+  if (error == cudaSuccess) error = cudaDeviceGetStreamPriorityRange(&least, &most);
   if (error == cudaSuccess) {
-    error = cudaStreamCreateWithFlags(&queue->stream_, cudaStreamNonBlocking);
+    error =
+        cudaStreamCreateWithPriority(&queue->stream_, cudaStreamNonBlocking, urgent ? most : least);
   }
   if (error != cudaSuccess) return ToStatus(error, absl::StrCat("cudaStreamCreate cuda:", device));
   return queue;

@@ -69,7 +69,8 @@ class DeviceArray {
 
 class Queue {
  public:
-  static absl::StatusOr<std::unique_ptr<Queue>> Open(int device);
+  // `urgent`: its work goes before that of other queues, as soon as the GPU has room.
+  static absl::StatusOr<std::unique_ptr<Queue>> Open(int device, bool urgent = false);
   ~Queue();
   Queue(const Queue&) = delete;
   Queue& operator=(const Queue&) = delete;

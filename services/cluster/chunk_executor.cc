@@ -224,9 +224,7 @@ absl::Status ChunkExecutor::Run(Work& work) {
   work.after = StreamAfter(work, tensors);
   LONGWAVE_RETURN_IF_ERROR(runner_->Seek(work.position()));
   flow_->Begin(before, work.after);
-  const bool linked = !assign.before.empty() && assign.before_links != exchange()->endpoint();
-  ObservedFlow flow(*flow_, work.model->state_specs(), linked ? Link::kZmq : Link::kProcess, probe_,
-                    work.trace.get());
+  ObservedFlow flow(*flow_, work.model->state_specs(), probe_, work.trace.get());
   LONGWAVE_RETURN_IF_ERROR(work.task->Forward(work.chunk, *runner_, &flow));
   flow.End();
   if (work.task->overlaps()) return absl::OkStatus();

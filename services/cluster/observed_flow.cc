@@ -18,13 +18,10 @@ int64_t LayerOf(const std::string& name) {
 
 }  // namespace
 
-ObservedFlow::ObservedFlow(StateFlow& flow, absl::Span<const StateTensorSpec> specs, Link link,
+ObservedFlow::ObservedFlow(LinkFlow& flow, absl::Span<const StateTensorSpec> specs,
                            WorkerProbe& probe, TraceRecorder* trace)
-    : flow_(flow), link_(link), probe_(probe), trace_(trace), since_(TraceRecorder::Clock::now()) {
-  for (const StateTensorSpec& spec : specs) {
-    layers_.push_back(LayerOf(spec.name));
-    bytes_.push_back(spec.elements() * int64_t{sizeof(float)});
-  }
+    : flow_(flow), probe_(probe), trace_(trace), since_(TraceRecorder::Clock::now()) {
+  for (const StateTensorSpec& spec : specs) layers_.push_back(LayerOf(spec.name));
 }
 
 void ObservedFlow::Add(const char* name, int64_t layer, Time start, Time end) {
@@ -39,15 +36,8 @@ absl::Status ObservedFlow::Receive(int64_t index, float* to, Stream& stream) {
   since_ = TraceRecorder::Clock::now();
   Add("wait", layers_[index], start, since_);
   if (!received.ok()) return received;
-  probe_.StateLatency(link_, std::chrono::duration<double>(since_ - start).count());
-  probe_.StateReceived(link_, bytes_[index]);
+  probe_.StateLatency(flow_.received_by(), std::chrono::duration<double>(since_ - start).count());
   return received;
-}
-
-absl::Status ObservedFlow::Send(int64_t index, const float* from, Stream& stream) {
-  const absl::Status sent = flow_.Send(index, from, stream);
-  if (sent.ok()) probe_.StateSent(link_, bytes_[index]);
-  return sent;
 }
 
 void ObservedFlow::End() { Add("compute", -1, since_, TraceRecorder::Clock::now()); }

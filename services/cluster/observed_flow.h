@@ -11,6 +11,7 @@
 #include "absl/types/span.h"
 #include "observability/trace.h"
 #include "observability/worker_probe.h"
+#include "worker/links/link_flow.h"
 #include "worker/model/model.h"
 #include "worker/model/state_flow.h"
 
@@ -19,10 +20,12 @@ namespace longwave {
 class ObservedFlow final : public StateFlow {
  public:
   // `trace`: null where nobody asked for one. All outlive the flow.
-  ObservedFlow(StateFlow& flow, absl::Span<const StateTensorSpec> specs, Link link,
-               WorkerProbe& probe, TraceRecorder* trace);
+  ObservedFlow(LinkFlow& flow, absl::Span<const StateTensorSpec> specs, WorkerProbe& probe,
+               TraceRecorder* trace);
   absl::Status Receive(int64_t index, float* to, Stream& stream) override;
-  absl::Status Send(int64_t index, const float* from, Stream& stream) override;
+  absl::Status Send(int64_t index, const float* from, Stream& stream) override {
+    return flow_.Send(index, from, stream);
+  }
   // The pass is over: what came after the last tensor.
   void End();
 
@@ -30,12 +33,11 @@ class ObservedFlow final : public StateFlow {
   using Time = TraceRecorder::Clock::time_point;
   void Add(const char* name, int64_t layer, Time start, Time end);
 
-  StateFlow& flow_;
-  const Link link_;
+  LinkFlow& flow_;
   WorkerProbe& probe_;
   TraceRecorder* const trace_;
-  std::vector<int64_t> layers_, bytes_;  // of each tensor
-  Time since_;                           // computes since then
+  std::vector<int64_t> layers_;  // of each tensor
+  Time since_;                   // computes since then
 };
 
 }  // namespace longwave

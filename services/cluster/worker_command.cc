@@ -25,6 +25,8 @@
 #include "services/run_options.h"
 #include "services/signals.h"
 #include "worker/links/exchange.h"
+#include "worker/links/nccl_api.h"
+#include "worker/model/weights.h"
 
 namespace longwave {
 namespace {
@@ -43,7 +45,7 @@ constexpr int kMostSimulated = 1024;
 struct WorkerOptions {
   std::string connect, device = "auto", dtype = "auto", name, metrics_listen, curve_key_file;
   CurveKey key;
-  std::string link_listen = "tcp://127.0.0.1:0", link_advertise;
+  std::string link_listen = "tcp://127.0.0.1:0", link_advertise, collective = "auto";
   LogOptions log;
   int threads = 0, count = 1;
   int parent = 0;  // 0: any
@@ -87,7 +89,8 @@ using PipelineFn = std::function<absl::StatusOr<std::unique_ptr<ChunkPipeline>>(
 
 // One worker, until it is told to leave.
 absl::Status RunWorker(const WorkerOptions& options, const std::string& name,
-                       const std::string& device, WorkerProbe& probe, const PipelineFn& pipeline) {
+                       const std::string& device, const NcclLinkOptions& nccl, WorkerProbe& probe,
+                       const PipelineFn& pipeline) {
   WorkerLoopOptions loop_options;
   loop_options.device = device;
   loop_options.probe = &probe;
@@ -97,8 +100,8 @@ absl::Status RunWorker(const WorkerOptions& options, const std::string& name,
   absl::StatusOr<std::unique_ptr<MessageSocket>> socket = loop_options.connect(options.connect);
   if (!socket.ok()) return socket.status();
   // Simulated workers of one process are to cost what workers cost: sockets.
-  absl::StatusOr<std::unique_ptr<Exchange>> exchange =
-      Exchange::Open({options.link_listen, options.link_advertise, options.count > 1, options.key});
+  absl::StatusOr<std::unique_ptr<Exchange>> exchange = Exchange::Open(
+      {options.link_listen, options.link_advertise, options.count > 1, options.key, nccl, &probe});
   if (!exchange.ok()) return exchange.status();
   loop_options.links = (*exchange)->endpoint();
   const auto prepare =
@@ -121,12 +124,15 @@ absl::Status RunModelWorker(const WorkerOptions& options, const std::string& nam
   }
   const absl::StatusOr<ModelOptions> model = ParseDevice(options.device, options.dtype);
   if (!model.ok()) return model.status();
+  NcclLinkOptions nccl;
+  nccl.device = model->device.index;
+  LONGWAVE_ASSIGN_OR_RETURN(nccl.api, ChooseCollective(options.collective, model->device));
   CatchStopSignals();
   const std::string device = model->device.ToString();
   WorkerProbe probe(device);
   const auto listener = ListenForStatus(options, probe);
   if (!listener.ok()) return listener.status();
-  return RunWorker(options, name, device, probe,
+  return RunWorker(options, name, device, nccl, probe,
                    [&](std::unique_ptr<ObjectStore> objects, const Welcome& welcome,
                        Exchange* exchange, ChunkPipeline::FinishedFn finished) {
                      return std::make_unique<ChunkExecutor>(name, std::move(objects),
@@ -156,7 +162,7 @@ absl::Status RunSimulatedWorkers(const WorkerOptions& options, const std::string
   for (int i = 0; i < options.count; ++i) {
     workers.emplace_back([&, i] {
       statuses[i] = RunWorker(options, options.count == 1 ? name : absl::StrCat(name, "-", i),
-                              device->ToString(), probe, pipeline);
+                              device->ToString(), {}, probe, pipeline);
     });
   }
   for (std::thread& worker : workers) worker.join();
@@ -205,6 +211,10 @@ void AddWorkerCommand(CLI::App& app, Action& action) {
       ->capture_default_str();
   worker->add_option("--link-advertise", options->link_advertise,
                      "tcp://HOST:PORT that they are told (default: what it listens on)");
+  worker
+      ->add_option("--collective", options->collective,
+                   "How states pass between GPUs: nccl, zmq, or auto: NCCL where it is")
+      ->capture_default_str();
   worker->add_option("--name", options->name,
                      "What the server calls it (default: host and number)");
   worker->add_option("--metrics-listen", options->metrics_listen,

@@ -132,7 +132,7 @@ class Bundle(CliTest):
         self.path("precious/file", "kept")
         self.path("build/bin").mkdir()
         for name in ("longwave", "bin/kernels_cuda_test", "bin/worker_test", "bin/golden_test",
-                     "bin/golden_slow_test"):
+                     "bin/golden_slow_test", "bin/links_cuda_test"):
             self.path(f"build/{name}", "").chmod(0o755)
         run = subprocess.run([sys.executable, "-B", str(SOURCE / "tests/gpu/bundle.py"), "--build",
                               str(self.path("build")), "--out", str(self.path("precious"))],
@@ -231,6 +231,30 @@ class Peers(CliTest):
                              text=True, check=False)
         self.assertEqual(run.returncode, 2)
         self.assertIn("--only x", run.stderr)
+
+
+class TwoGpus(CliTest):
+    """The bench of two workers, with processors in place of GPUs."""
+
+    def test_table_and_json(self):
+        out = self.path("two.json")
+        run = subprocess.run(
+            [sys.executable, "-B", str(SOURCE / "tests/bench/two_gpus.py"), "--longwave", PROGRAM,
+             "--devices", "cpu,cpu", "--shape", "tiny", "--tokens", "16384", "--chunk", "2048", "--jobs",
+             "1", "--out", str(out)], capture_output=True, text=True, check=False)
+        found = json.loads(out.read_text()) if out.exists() else self.fail(run.stderr)
+        self.assertEqual(found["kind"], "two-gpus")
+        self.assertEqual([way["name"] for way in found["ways"]], ["one", "zmq"])
+        self.assertEqual(len({digest for way in found["ways"] for digest in way["sha256"]}), 1)
+        self.assertNotIn("outputs differ", found["problems"])
+        self.assertRegex(run.stdout, r"\| zmq \| [\d.]+ \([\d.]+\) \|")
+
+    def test_no_such_worker(self):
+        run = subprocess.run(
+            [sys.executable, "-B", str(SOURCE / "tests/bench/two_gpus.py"), "--longwave", PROGRAM,
+             "--shape", "huge"], capture_output=True, text=True, check=False)
+        self.assertEqual(run.returncode, 2)
+        self.assertIn("huge", run.stderr)
 
 
 class Page(CliTest):

@@ -4,6 +4,7 @@
     ./gpu-check [--tests-only | --bench-only] [--sanitize] [--filter PATTERN] [--out FILE]
     ./gpu-check --run longwave bench ops --device cuda:0    any of its programs, with its libraries
     eval "$(./gpu-check --env)"                             the same for a shell or a profiler
+    ./gpu-check --filter 'Nccl*:LinkChain*' --tests-only    the links alone; they need two GPUs
 
 Stands in the folder that `./dev gpu-bundle` makes. Needs NVIDIA's driver, the CUDA libraries (found by
 the loader, in /usr/local/cuda*, or in a Python's nvidia packages) and the standard library of Python 3;
@@ -28,7 +29,10 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 # The test programs and which of their tests need a GPU; the first two go under the sanitizers.
-TESTS = {"kernels_cuda_test": "*", "worker_test": "*Device*", "golden_test": "*", "golden_slow_test": "*"}
+TESTS = {"kernels_cuda_test": "*", "worker_test": "*Device*", "golden_test": "*", "golden_slow_test": "*",
+         "links_cuda_test": "*"}
+# Loaded while a program runs, where it is.
+OPTIONAL_LIBRARIES = ["libnccl.so.2"]
 SANITIZED = ["kernels_cuda_test", "worker_test"]
 SANITIZERS = {"memcheck": r"ERROR SUMMARY: (\d+) error", "racecheck": r"RACECHECK SUMMARY: (\d+) hazard"}
 
@@ -106,6 +110,7 @@ def environment(about, programs):
     if nowhere:
         refuse(f"{', '.join(nowhere)} not found: neither by the loader, nor in /usr/local/cuda*, nor in "
                "a Python's nvidia packages")
+    folders += [f for f in cuda_folders(OPTIONAL_LIBRARIES)[0] if f not in folders]
     paths = [programs / "lib", *folders, os.environ.get("LD_LIBRARY_PATH", "")]
     result = dict(os.environ, LONGWAVE_SOURCE=str(HERE))
     result["LD_LIBRARY_PATH"] = ":".join(str(path) for path in paths if path)

@@ -27,11 +27,11 @@ int64_t NowMs() {
       .count();
 }
 
-void Release(void*, void* bytes) { delete static_cast<StateBytes*>(bytes); }
+void ReleaseTensor(void*, void* bytes) { delete static_cast<StateBytes*>(bytes); }
 
 // The tensor's own memory, held until it is sent.
 zmq::message_t MessageOf(const StateBytes& bytes) {
-  return zmq::message_t(const_cast<char*>(bytes->data()), bytes->size(), Release,
+  return zmq::message_t(const_cast<char*>(bytes->data()), bytes->size(), ReleaseTensor,
                         new StateBytes(bytes));
 }
 
@@ -78,17 +78,18 @@ class Exchange::Sockets {
   }
 
   struct Frames {
-    std::string peer;  // routing id; empty at a DEALER
+    bool asked = false;  // of the ROUTER
+    std::string peer;    // there the routing id, at a DEALER the endpoint
     LinkMessage message;
     std::string tensor;
   };
   // Next of all sockets. What is no message is passed over.
   std::optional<Frames> Receive() {
-    while (std::optional<Frames> frames = From(router_, true)) {
+    while (std::optional<Frames> frames = From(router_, nullptr)) {
       if (Good(*frames)) return frames;
     }
     for (auto& [endpoint, peer] : peers_) {
-      while (std::optional<Frames> frames = From(peer.socket, false)) {
+      while (std::optional<Frames> frames = From(peer.socket, &endpoint)) {
         if (Good(*frames)) return frames;
       }
     }
@@ -96,14 +97,14 @@ class Exchange::Sockets {
   }
 
   enum class Sent { kYes, kFull, kGone };
-  Sent SendTensor(const std::string& subscriber, const LinkMessage& header,
-                  const StateBytes& tensor) {
+  // `tensor`: null where there is no second frame.
+  Sent Send(const std::string& subscriber, const LinkMessage& header, const StateBytes& tensor) {
     const std::string head = EncodeLink(header);
     try {
-      const auto more = zmq::send_flags::sndmore | zmq::send_flags::dontwait;
+      const auto last = zmq::send_flags::dontwait, more = zmq::send_flags::sndmore | last;
       if (!router_.send(zmq::buffer(subscriber), more)) return Sent::kFull;
-      router_.send(zmq::buffer(head), more);
-      router_.send(MessageOf(tensor), zmq::send_flags::dontwait);
+      router_.send(zmq::buffer(head), tensor != nullptr ? more : last);
+      if (tensor != nullptr) router_.send(MessageOf(tensor), last);
       return Sent::kYes;
     } catch (const zmq::error_t& e) {
       if (e.num() == EAGAIN || e.num() == EINTR) return Sent::kFull;
@@ -158,15 +159,18 @@ class Exchange::Sockets {
     socket.set(zmq::sockopt::sndtimeo, 0);
   }
 
-  static bool Good(const Frames& frames) { return !frames.message.stream.empty(); }
+  static bool Good(const Frames& frames) {
+    return !frames.message.stream.empty() || frames.message.link != 0;
+  }
 
-  // A message of one frame from a subscriber, of two from a publisher; what it is not has no
-  // stream.
-  static std::optional<Frames> From(zmq::socket_t& socket, bool router) {
+  // One message; what is none has neither stream nor link. `endpoint`: null at the ROUTER.
+  static std::optional<Frames> From(zmq::socket_t& socket, const std::string* endpoint) {
     zmq::message_t frame;
     Frames frames;
+    frames.asked = endpoint == nullptr;
+    if (endpoint != nullptr) frames.peer = *endpoint;
     try {
-      if (router) {
+      if (frames.asked) {
         if (!socket.recv(frame, zmq::recv_flags::dontwait)) return std::nullopt;
         frames.peer = frame.to_string();
       }
@@ -179,10 +183,10 @@ class Exchange::Sockets {
       const bool too_many = frame.more() && tensor;
       while (frame.more() && socket.recv(frame, zmq::recv_flags::dontwait)) {
       }
-      const bool wants_tensor = message.ok() && message->type == LinkMessage::Type::kTensor;
-      if (message.ok() && !too_many && tensor == wants_tensor && router == !wants_tensor) {
-        frames.message = *std::move(message);
-      }
+      if (!message.ok() || too_many) return frames;
+      if (tensor != (message->type == LinkMessage::Type::kTensor)) return frames;
+      if (frames.asked != (message->type == LinkMessage::Type::kSubscribe)) return frames;
+      frames.message = *std::move(message);
       return frames;
     } catch (const zmq::error_t& e) {
       if (e.num() != EINTR) throw;
@@ -209,6 +213,12 @@ absl::StatusOr<std::unique_ptr<Exchange>> Exchange::Open(const ExchangeOptions& 
   std::unique_ptr<Exchange> exchange(new Exchange(options));
   absl::Status listening = exchange->sockets_->Listen(options.listen);
   if (!listening.ok()) return listening;
+  if (options.nccl.api != nullptr) {
+    NcclLinkOptions nccl = options.nccl;
+    if (nccl.pool == nullptr) nccl.pool = DevicePool::Create(nccl.device);
+    exchange->nccl_ =
+        std::make_unique<NcclPeers>(nccl, [exchange = exchange.get()] { exchange->waker_.Wake(); });
+  }
   exchange->thread_ = std::thread([exchange = exchange.get()] { exchange->Run(); });
   return exchange;
 }
@@ -220,6 +230,7 @@ Exchange::~Exchange() {
   }
   waker_.Wake();
   if (thread_.joinable()) thread_.join();
+  nccl_.reset();  // its threads use all the rest
 }
 
 const std::string& Exchange::endpoint() const {
@@ -248,6 +259,8 @@ std::shared_ptr<StateStream> Exchange::Subscribe(const std::string& name,
     const auto own = published_.find(name);
     if (own != published_.end() && own->second.stream != nullptr && endpoint == this->endpoint() &&
         !options_.always_sockets) {
+      own->second.next_here = std::max<int64_t>(own->second.next_here, 0);
+      CountHere(own->second);
       return own->second.stream;
     }
     stream = std::make_shared<StateStream>(tensors);
@@ -267,6 +280,35 @@ LinkCounts Exchange::counts() const {
   return counts_;
 }
 
+void Exchange::CountSent(Link link, int64_t bytes) {
+  LinkCount& count = link == Link::kZmq    ? counts_.zmq
+                     : link == Link::kNccl ? counts_.nccl
+                                           : counts_.process;
+  ++count.sent_tensors;
+  count.sent_bytes += bytes;
+  if (options_.probe != nullptr) options_.probe->StateSent(link, bytes);
+}
+
+void Exchange::CountReceived(Link link, int64_t bytes) {
+  LinkCount& count = link == Link::kZmq    ? counts_.zmq
+                     : link == Link::kNccl ? counts_.nccl
+                                           : counts_.process;
+  ++count.received_tensors;
+  count.received_bytes += bytes;
+  if (options_.probe != nullptr) options_.probe->StateReceived(link, bytes);
+}
+
+void Exchange::CountHere(Publication& publication) {
+  int64_t& next = publication.next_here;
+  while (next >= 0 && next < publication.stream->size()) {
+    const StateTensor tensor = publication.stream->GetTensor(next);
+    if (!tensor.known()) return;
+    CountSent(Link::kProcess, tensor.size());
+    CountReceived(Link::kProcess, tensor.size());
+    ++next;
+  }
+}
+
 void Exchange::Run() {
   bool all_sent = true;
   while (true) {
@@ -275,6 +317,7 @@ void Exchange::Run() {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (stop_) return;
     Receive();
+    if (nccl_ != nullptr) TellBroken();
     const bool pushed = Push();
     all_sent = Ask() && pushed;
     sockets_->CloseIdle();
@@ -288,23 +331,63 @@ void Exchange::Run() {
 void Exchange::Receive() {
   while (std::optional<Sockets::Frames> frames = sockets_->Receive()) {
     const LinkMessage& message = frames->message;
-    if (message.type == LinkMessage::Type::kSubscribe) {
-      // One that is not published yet may soon be.
-      if (published_.size() >= kMostPublished && published_.count(message.stream) == 0) continue;
-      Publication& publication = published_[message.stream];
-      publication.subscribers[frames->peer] = message.index;
-      publication.asked_ms = NowMs();
-      continue;
+    switch (message.type) {
+      case LinkMessage::Type::kSubscribe:
+        Subscribed(frames->peer, message);
+        break;
+      case LinkMessage::Type::kTensor: {
+        StateTensor tensor(std::make_shared<const std::string>(std::move(frames->tensor)));
+        tensor.link = Link::kZmq;
+        Received(message.stream, message.index, std::move(tensor));
+        break;
+      }
+      case LinkMessage::Type::kCommunicator:
+        if (nccl_ != nullptr) nccl_->Offered(frames->peer, message);
+        break;
+      case LinkMessage::Type::kByNccl:
+        if (nccl_ == nullptr) break;
+        nccl_->Receive(frames->peer, message,
+                       [this, stream = message.stream,
+                        index = message.index](std::shared_ptr<const DeviceTensor> on_device) {
+                         StateTensor tensor(nullptr, std::move(on_device));
+                         tensor.link = Link::kNccl;
+                         const std::lock_guard<std::mutex> lock(mutex_);
+                         Received(stream, index, std::move(tensor));
+                       });
+        break;
     }
-    const auto found = subscribed_.find(message.stream);
-    if (found == subscribed_.end()) continue;
-    const auto bytes = static_cast<int64_t>(frames->tensor.size());
-    if (found->second.stream->Put(message.index,
-                                  std::make_shared<const std::string>(std::move(frames->tensor)))) {
-      ++counts_.received_tensors;
-      counts_.received_bytes += bytes;
-      found->second.asked_ms = NowMs();
+  }
+}
+
+void Exchange::Subscribed(const std::string& peer, const LinkMessage& message) {
+  // One that is not published yet may soon be.
+  if (published_.size() >= kMostPublished && published_.count(message.stream) == 0) return;
+  Publication& publication = published_[message.stream];
+  publication.subscribers[peer] = message.index;
+  publication.asked_ms = NowMs();
+  if (nccl_ == nullptr) return;
+  const std::optional<LinkMessage> offer = nccl_->Subscribed(peer, message.link);
+  if (offer.has_value()) sockets_->Send(peer, *offer, nullptr);
+}
+
+void Exchange::Received(const std::string& stream, int64_t index, StateTensor tensor) {
+  const auto found = subscribed_.find(stream);
+  if (found == subscribed_.end()) return;
+  const Link link = tensor.link;
+  const int64_t bytes = tensor.size();
+  if (!found->second.stream->Put(index, std::move(tensor))) return;
+  found->second.asked_ms = NowMs();
+  CountReceived(link, bytes);
+}
+
+void Exchange::TellBroken() {
+  const NcclPeers::Broken broken = nccl_->TakeBroken();
+  for (const auto& [peer, message] : broken.subscribers) sockets_->Send(peer, message, nullptr);
+  for (const std::string& endpoint : broken.publishers) {
+    for (auto& [name, subscription] : subscribed_) {
+      if (subscription.endpoint == endpoint) subscription.asked_ms = 0;
     }
+    if (options_.probe != nullptr) options_.probe->LinkFailed(Link::kNccl);
   }
 }
 
@@ -312,21 +395,30 @@ bool Exchange::Push() {
   bool all_sent = true;
   for (auto& [name, publication] : published_) {
     if (publication.stream == nullptr) continue;
+    CountHere(publication);
     for (auto it = publication.subscribers.begin(); it != publication.subscribers.end();) {
+      const std::string& peer = it->first;
       int64_t& next = it->second;
       Sockets::Sent sent = Sockets::Sent::kYes;
       while (sent == Sockets::Sent::kYes && next < publication.stream->size()) {
-        const StateBytes tensor = publication.stream->Get(next);
-        if (tensor == nullptr) break;
-        sent = sockets_->SendTensor(it->first, {LinkMessage::Type::kTensor, name, next}, tensor);
-        if (sent == Sockets::Sent::kYes) {
-          ++next;
-          ++counts_.sent_tensors;
-          counts_.sent_bytes += static_cast<int64_t>(tensor->size());
-        }
+        const StateTensor tensor = publication.stream->GetTensor(next);
+        if (!tensor.known()) break;
+        LinkMessage message{LinkMessage::Type::kTensor, name, next};
+        const bool by_nccl = nccl_ != nullptr && tensor.on_device != nullptr &&
+                             nccl_->Route(peer, tensor.size(), message);
+        sent = sockets_->Send(peer, message, by_nccl ? nullptr : tensor.bytes);
+        if (sent != Sockets::Sent::kYes) break;
+        ++next;
+        CountSent(by_nccl ? Link::kNccl : Link::kZmq, tensor.size());
+        if (by_nccl) nccl_->Send(peer, tensor.on_device);
       }
       all_sent = all_sent && sent != Sockets::Sent::kFull;
-      it = sent == Sockets::Sent::kGone ? publication.subscribers.erase(it) : std::next(it);
+      if (sent == Sockets::Sent::kGone) {
+        if (nccl_ != nullptr) nccl_->Gone(peer);
+        it = publication.subscribers.erase(it);
+      } else {
+        ++it;
+      }
     }
   }
   return all_sent;
@@ -339,8 +431,9 @@ bool Exchange::Ask() {
     const int64_t first = subscription.stream->first_missing();
     if (first == subscription.stream->size()) continue;
     if (subscription.asked_ms != 0 && now < subscription.asked_ms + kAskMs) continue;
-    const bool asked =
-        sockets_->Ask(subscription.endpoint, {LinkMessage::Type::kSubscribe, name, first});
+    LinkMessage message{LinkMessage::Type::kSubscribe, name, first};
+    message.link = nccl_ != nullptr ? nccl_->Wish(subscription.endpoint) : LinkMessage::kNoNccl;
+    const bool asked = sockets_->Ask(subscription.endpoint, message);
     all_asked = all_asked && asked;
     subscription.asked_ms = asked ? now : 0;
   }

@@ -1,7 +1,9 @@
 // How chunks that are computed at the same time pass states: a worker publishes the stream of what
 // its chunk hands on, whoever computes the next chunk subscribes to it by name and place, and gets
 // all that was published so far and the rest as it comes. In one process that is a pointer; between
-// processes ZeroMQ, a ROUTER in each that others reach and a DEALER for each of them.
+// processes ZeroMQ, a ROUTER in each that others reach and a DEALER for each of them. Tensors that
+// are on a GPU go to another's over NCCL, where both sides have it (nccl_peers.h); all else does
+// not change.
 //
 // A link is never what is true. One that is slow, cut or gone leaves a subscriber waiting: it asks
 // again for what it lacks, every half second, until it gets it, somebody else puts it into the
@@ -21,8 +23,10 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "observability/worker_probe.h"
 #include "transport/waker.h"
 #include "transport/zmq_context.h"
+#include "worker/links/nccl_peers.h"
 #include "worker/links/state_stream.h"
 
 namespace longwave {
@@ -32,11 +36,16 @@ struct ExchangeOptions {
   std::string advertise = "";                // what others connect to; empty: what it listens on
   // Streams of this process too go through the socket: for tests.
   bool always_sockets = false;
-  CurveKey key = {};  // all exchanges of a cluster have the same one, or none
+  CurveKey key = {};             // all exchanges of a cluster have the same one, or none
+  NcclLinkOptions nccl = {};     // its api null: none
+  WorkerProbe* probe = nullptr;  // told of what passes; outlives the exchange
 };
 
-struct LinkCounts {  // since the start
+struct LinkCount {
   int64_t sent_tensors = 0, sent_bytes = 0, received_tensors = 0, received_bytes = 0;
+};
+struct LinkCounts {  // since the start
+  LinkCount process, zmq, nccl;
 };
 
 class Exchange {
@@ -67,11 +76,18 @@ class Exchange {
     std::shared_ptr<StateStream> stream;  // null: somebody asked before it was published
     int64_t asked_ms = 0;
     std::map<std::string, int64_t> subscribers;  // by routing id: the next tensor to send
+    int64_t next_here = -1;  // the next that a subscriber of this process has; -1: there is none
   };
 
   explicit Exchange(const ExchangeOptions& options);
   void Run();
   void Receive();
+  void Subscribed(const std::string& peer, const LinkMessage& message);
+  void Received(const std::string& stream, int64_t index, StateTensor tensor);
+  void TellBroken();
+  void CountHere(Publication& publication);
+  void CountSent(Link link, int64_t bytes);
+  void CountReceived(Link link, int64_t bytes);
   // Both: false where something waits for a socket.
   bool Push();
   bool Ask();
@@ -84,6 +100,7 @@ class Exchange {
   LinkCounts counts_;
   std::map<std::string, Publication> published_;
   std::map<std::string, Subscription> subscribed_;
+  std::unique_ptr<NcclPeers> nccl_;  // null: none
   std::thread thread_;
 };
 

@@ -1,6 +1,7 @@
 // The states of chunk after chunk between a model that runs and two streams: that of the chunk
-// before, and that of the chunk's own. On a GPU tensors go through pinned memory, so that the host
-// never waits for the device: a thread hands on what has been copied out.
+// before, and that of the chunk's own. On a GPU a tensor that goes out is copied aside, and from
+// there to pinned memory by a queue of its own; a thread hands on both when they are there. So
+// neither the host nor what the model computes waits for copies to the host.
 //
 // Thread safety: one caller, the thread that runs the model; the streams are safe.
 #pragma once
@@ -37,12 +38,15 @@ class LinkFlow final : public StateFlow {
   absl::Status Send(int64_t index, const float* from, Stream& stream) override;
   // That Receive() waited for tensors, since Begin().
   double waited_seconds() const { return waited_seconds_; }
+  // What brought the tensor that was received last.
+  Link received_by() const { return received_by_; }
 
  private:
   struct Leaving {
     std::shared_ptr<StateStream> stream;
     int64_t index;
     int half;
+    std::shared_ptr<const DeviceTensor> on_device;
   };
 
   explicit LinkFlow(std::vector<int64_t> floats) : floats_(std::move(floats)) {}
@@ -52,13 +56,17 @@ class LinkFlow final : public StateFlow {
   const std::vector<int64_t> floats_;
   std::shared_ptr<StateStream> before_, after_;
   double waited_seconds_ = 0;
+  Link received_by_ = Link::kProcess;
 
   // On a GPU: two of each, for two chunks in turn.
   bool on_gpu_ = false;
+  std::shared_ptr<DevicePool> pool_;
+  std::unique_ptr<gpu::Queue> out_queue_;
   int half_ = 0;
   std::vector<int64_t> offsets_;  // of each tensor, in floats
   gpu::PinnedArray in_[2], out_[2];
-  std::vector<gpu::Event> copied_[2];
+  std::vector<gpu::Event> made_[2], copied_[2];
+  std::vector<std::shared_ptr<const DeviceTensor>> used_[2];  // that the model's queue reads
   std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<Leaving> leaving_;

@@ -1,29 +1,38 @@
 #include "worker/links/state_stream.h"
 
-#include <utility>
-
 namespace longwave {
 
-bool StateStream::Put(int64_t index, StateBytes bytes) {
+int64_t StateTensor::size() const {
+  if (on_device != nullptr) return on_device->bytes;
+  return bytes != nullptr ? static_cast<int64_t>(bytes->size()) : 0;
+}
+
+bool StateStream::Put(int64_t index, StateTensor tensor) {
   {
     const std::lock_guard<std::mutex> lock(mutex_);
-    if (index < 0 || index >= size() || tensors_[index] != nullptr) return false;
-    tensors_[index] = std::move(bytes);
-    while (first_missing_ < size() && tensors_[first_missing_] != nullptr) ++first_missing_;
+    if (index < 0 || index >= size() || tensors_[index].known()) return false;
+    tensors_[index] = std::move(tensor);
+    while (first_missing_ < size() && tensors_[first_missing_].known()) ++first_missing_;
     changed_.notify_all();
   }
   if (put_ != nullptr) put_();
   return true;
 }
 
-absl::StatusOr<StateBytes> StateStream::Wait(int64_t index) {
+absl::StatusOr<StateTensor> StateStream::WaitTensor(int64_t index) {
   std::unique_lock<std::mutex> lock(mutex_);
-  changed_.wait(lock, [&] { return tensors_[index] != nullptr || !failed_.ok(); });
-  if (tensors_[index] != nullptr) return tensors_[index];
+  changed_.wait(lock, [&] { return tensors_[index].known() || !failed_.ok(); });
+  if (tensors_[index].known()) return tensors_[index];
   return failed_;
 }
 
-StateBytes StateStream::Get(int64_t index) const {
+absl::StatusOr<StateBytes> StateStream::Wait(int64_t index) {
+  absl::StatusOr<StateTensor> tensor = WaitTensor(index);
+  if (!tensor.ok()) return tensor.status();
+  return std::move(tensor->bytes);
+}
+
+StateTensor StateStream::GetTensor(int64_t index) const {
   const std::lock_guard<std::mutex> lock(mutex_);
   return tensors_[index];
 }
