@@ -94,12 +94,15 @@ absl::StatusOr<Session> SessionStore::CompareAndSet(const Session& session) {
   absl::Status status = database_.Write([&](SqlConnection& connection) {
     const absl::StatusOr<SqlResult> changed = connection.Run(
         "UPDATE sessions SET position = $1, boundary = $2, pending = $3, updated_ms = $4, "
-        "version = version + 1 WHERE id = $5 AND version = $6",
+        "version = version + 1 WHERE id = $5 AND version = $6 AND created_ms = $7",
         {session.position, session.boundary, session.pending, session.updated_ms, session.id,
-         session.version});
+         session.version, session.created_ms});
     if (!changed.ok()) return changed.status();
     now = OneOf(connection.Run(Select("id = $1").c_str(), {session.id}), session.id);
     if (now.ok() && changed->changed == 0) {
+      if (now->created_ms != session.created_ms) {
+        return absl::AbortedError(absl::StrCat("session ", session.id, " was made again since"));
+      }
       return absl::AbortedError(absl::StrCat("session ", session.id, " has version ", now->version,
                                              ", not ", session.version));
     }

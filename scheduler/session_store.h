@@ -19,9 +19,9 @@ namespace longwave {
 struct Session {
   std::string id, tenant, model, model_hash;
   int64_t number = 0;    // in the order of Create(), which gives it
-  int64_t position = 0;  // tokens until now
+  int64_t position = 0;  // tokens that went into the state
   std::string boundary;  // the object with the state after them; empty: the zero state
-  std::string pending;   // the job that appends now; empty: none
+  std::string pending;   // the token after those, as a number; empty: none
   int64_t version = 0;   // grows with each change
   int64_t created_ms = 0, updated_ms = 0;
 };
@@ -38,7 +38,8 @@ class SessionStore {
                                             int64_t limit);
   absl::Status Delete(const std::string& id);  // NotFound
   // Puts position, boundary, pending and updated_ms into the row, under the next version. Aborted
-  // where the row has another version than `session`, NotFound. Returns the row.
+  // where the row has another version than `session`, or is of a session of that name that was made
+  // since; NotFound. Returns the row.
   absl::StatusOr<Session> CompareAndSet(const Session& session);
 
  private:

@@ -273,6 +273,14 @@ TEST_P(StoresTest, OfTwoThatChangeASessionOneIsRefused) {
   EXPECT_TRUE(sessions.Delete("s").ok());
   EXPECT_TRUE(absl::IsNotFound(sessions.Delete("s")));
   EXPECT_TRUE(absl::IsNotFound(sessions.CompareAndSet(one).status()));
+
+  // The version that another session of this name had says nothing of this one.
+  Session again = one;
+  again.created_ms = 6;
+  const auto made = sessions.Create(again);
+  ASSERT_TRUE(made.ok());
+  one.version = made->version;
+  EXPECT_EQ(sessions.CompareAndSet(one).status().message(), "session s was made again since");
 }
 
 }  // namespace

@@ -302,7 +302,10 @@ Api::Answer Api::EndAppend(const Append& append, const std::vector<float>& score
   const absl::Status changed = sessions_.CompareAndSet(session).status();
   if (!changed.ok()) {
     if (!boundary.empty()) objects_.Delete(boundary).IgnoreError();
-    return changed;
+    if (!absl::IsAborted(changed)) return changed;
+    return absl::AbortedError(absl::StrCat("session ", NameOf(session),
+                                           ": another request appended to it meanwhile; nothing "
+                                           "was appended"));
   }
   if (!boundary.empty() && !append.session.boundary.empty()) {
     objects_.Delete(append.session.boundary).IgnoreError();  // else it is only left over

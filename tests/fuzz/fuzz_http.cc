@@ -35,7 +35,7 @@ class Fuzzed {
     api_ = std::make_unique<Api>(Api::Stores{*jobs_, *tokens_, *sessions_, *objects_, *models_},
                                  Authenticator::Options{});
   }
-  ~Fuzzed() { std::filesystem::remove_all(folder_); }
+  const std::string& folder() const { return folder_; }
 
   // All that a client gets that writes `bytes` and then no more.
   std::string Converse(const std::string& bytes) {
@@ -96,9 +96,9 @@ class Fuzzed {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace longwave;
-  static auto* fuzzed = new Fuzzed();  // its threads end with the process
-  static const int removed = std::atexit([] { delete fuzzed; });
-  FUZZ_CHECK(removed == 0);
+  static auto* fuzzed = new Fuzzed();  // its thread ends with the process, after OpenSSL's end
+  static const int removes = std::atexit([] { std::filesystem::remove_all(fuzzed->folder()); });
+  FUZZ_CHECK(removes == 0);
   if (size > 65536) return 0;  // the socket's buffer takes it at once
   const std::string answer =
       fuzzed->Converse(std::string(reinterpret_cast<const char*>(data), size));
