@@ -25,6 +25,8 @@ int64_t NowMs() {
 absl::Status WorkerLoop::Run(const std::function<bool()>& stop) {
   int64_t spoken_ms = 0, heard_ms = NowMs();
   welcome_.heartbeat_ms = kFirstHeartbeatMs;
+  welcome_.lease_ms = options_.silence_ms;
+  heard_ms_ = NowMs();
   while (true) {
     if (!leaving_ && stop()) Leave();
     // Without a scheduler nothing can be committed, and states that the chunk waits for never come.
@@ -35,6 +37,7 @@ absl::Status WorkerLoop::Run(const std::function<bool()>& stop) {
       return health_;
     }
     if (NowMs() >= spoken_ms + welcome_.heartbeat_ms) {
+      LeaveSilentServer();
       Speak();
       spoken_ms = NowMs();
     }
@@ -166,14 +169,37 @@ void WorkerLoop::TakeResults() {
   }
 }
 
-absl::Status WorkerLoop::Follow(const std::string& endpoint) {
-  if (options_.connect == nullptr || endpoint == socket_->endpoint()) return absl::OkStatus();
+absl::Status WorkerLoop::Connect(const std::string& endpoint) {
   auto socket = options_.connect(endpoint);
   if (!socket.ok()) return socket.status();
   const std::lock_guard<std::mutex> lock(mutex_);  // the pipeline's threads wake the socket's loop
   socket_ = *std::move(socket);
+  heard_ms_ = NowMs();
   Known(false);
   return absl::OkStatus();
+}
+
+absl::Status WorkerLoop::Follow(const std::string& endpoint) {
+  if (options_.connect == nullptr || endpoint == socket_->endpoint()) return absl::OkStatus();
+  // The server does not know yet that the one that led is gone: it is asked again.
+  if (endpoint == silent_ && NowMs() < silent_until_ms_) return absl::OkStatus();
+  log::Info("follows the server that leads", {{"endpoint", endpoint}});
+  return Connect(endpoint);
+}
+
+void WorkerLoop::LeaveSilentServer() {
+  if (options_.connect == nullptr || options_.servers.empty()) return;
+  if (NowMs() < heard_ms_ + welcome_.lease_ms) return;
+  silent_ = socket_->endpoint();
+  silent_until_ms_ = NowMs() + 2 * welcome_.lease_ms;
+  server_ = (server_ + 1) % options_.servers.size();
+  const std::string& next = options_.servers[server_];
+  log::Warning("the server is silent", {{"endpoint", silent_}, {"next", next}});
+  const absl::Status connected = Connect(next);
+  heard_ms_ = NowMs();
+  if (!connected.ok()) {
+    log::Warning("cannot connect", {{"endpoint", next}, {"error", connected.message()}});
+  }
 }
 
 void WorkerLoop::Settled(const ChunkKey& key, bool committed) {
