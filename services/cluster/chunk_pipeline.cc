@@ -197,7 +197,8 @@ void ChunkPipeline::ComputeLoop() {
       work->began_us = NowUs();
     }
     const absl::Status computed = Guarded([&] { return Compute(*work); });
-    if (!computed.ok() || work->dropped) {
+    // One that was dropped too late has values that must be taken, or the next chunk would get them.
+    if (!computed.ok()) {
       // Whoever subscribed is told by the scheduler.
       WaitForValues();
       Fail(*work, computed);
