@@ -76,7 +76,8 @@ class WorkerLoop {
   PrepareFn prepare_;
   Welcome welcome_;
   bool known_ = false;           // by the scheduler
-  int64_t heard_ms_ = 0;         // from the scheduler
+  int64_t heard_ms_ = 0;         // from a scheduler
+  int64_t tried_ms_ = 0;         // the latest connection
   size_t server_ = 0;            // of options_.servers: the latest tried
   std::string silent_;           // the endpoint that was left, not to be followed to
   int64_t silent_until_ms_ = 0;  // before this
