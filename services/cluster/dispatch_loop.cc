@@ -146,6 +146,8 @@ void DispatchLoop::Run() {
     if (dispatcher_ != nullptr) {
       const absl::Status ticked = dispatcher_->Tick(WallClockMs());
       if (absl::IsAborted(ticked)) {
+        log::Warning("what it writes is refused",
+                     {{"term", leader_.term}, {"error", ticked.message()}});
         beat_ms_ = 0;  // another leads: the next turn tells who
         Follow(leader_);
       } else {
