@@ -224,9 +224,10 @@ class ClusterTest(CliTest):
     def genome(self, bases):
         with gzip.open(GENOME, "rt") as lines:
             next(lines)
-            letters = []
-            while bases > 80 * len(letters) and (line := next(lines, "")):
-                letters.append(line.strip())
+            letters, count = [], 0
+            while count < bases and (line := next(lines, "").strip()):
+                letters.append(line)
+                count += len(line)
         return "".join(letters)[:bases]
 
 
