@@ -35,24 +35,25 @@ def wait_for(what, condition, seconds=PATIENCE, pause=0.02):
 class Server:
     """`longwave serve`, which may be killed and started again at the same addresses."""
 
-    def __init__(self, folder, *options, token=None, ca=None, name="server", inside=()):
+    def __init__(self, folder, *options, token=None, ca=None, name="server"):
         """`token`: what requests carry; `ca`: a certificate to trust, for TLS; `name`: of several
-        servers in one folder; `inside`: a command that runs the server's."""
+        servers in one folder."""
         self.folder, self.options, self.token = folder, options, token
-        self.name, self.inside = name, inside
+        self.name = name
         self.tls = ca and ssl.create_default_context(cafile=ca)
         self.listen, self.worker_listen = "127.0.0.1:0", "tcp://127.0.0.1:0"
-        if "--listen" in options:
-            at = options.index("--listen")
-            self.listen = options[at + 1]
-            self.options = options[:at] + options[at + 2:]
+        for option, name in (("--listen", "listen"), ("--worker-listen", "worker_listen")):
+            if option in self.options:
+                at = self.options.index(option)
+                setattr(self, name, self.options[at + 1])
+                self.options = self.options[:at] + self.options[at + 2:]
         self.start()
 
     def start(self):
         data = "data" if self.name == "server" else f"data-{self.name}"
         with open(self.folder / f"{self.name}.err", "a") as errors:
             self.process = subprocess.Popen(
-                [*self.inside, PROGRAM, "serve", "--data", self.folder / data, "--models",
+                [PROGRAM, "serve", "--data", self.folder / data, "--models",
                  self.folder / "models", "--listen", self.listen, "--worker-listen",
                  self.worker_listen, *map(str, self.options)],
                 stdout=subprocess.PIPE, stderr=errors, text=True)
