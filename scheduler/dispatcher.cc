@@ -438,6 +438,7 @@ absl::Status Dispatcher::GiveChunks() {
       Cut(*cut, "the chunk before it was not computed");
       continue;
     }
+    ++dispatched_;
     options_.probe->Dispatched(lease.job.ChunkTokens(lease.key.chunk));
     leases_[place] = {lease.key, name, now_ms_ + options_.lease_ms, std::move(assign), {}};
     workers_[name].leases.push_back(place);

@@ -59,6 +59,7 @@ class Dispatcher {
 
   size_t workers() const { return workers_.size(); }
   size_t leases() const { return leases_.size(); }
+  int64_t dispatched() const { return dispatched_; }  // chunks given out since the start
   std::vector<WorkerInfo> Workers() const;
 
  private:
@@ -112,6 +113,7 @@ class Dispatcher {
   SendFn send_;
   int64_t now_ms_ = 0;
   int64_t reconciled_ms_ = 0;
+  int64_t dispatched_ = 0;
   bool draining_ = false;
   bool done_ = false;  // some lease has a result that was not offered to the store
   std::map<std::string, Worker> workers_;
