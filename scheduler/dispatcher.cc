@@ -14,6 +14,7 @@ constexpr int64_t kHeartbeatsInALease = 6;
 constexpr int64_t kFinishAtOnce = 16;   // jobs in one Tick
 constexpr int64_t kReconcileMs = 1000;  // how soon a cancelled job's workers hear of it
 constexpr int64_t kLossesTogetherMs = 60000;
+constexpr int64_t kTurnMs = 50;  // a worker that has work waits so long for those before it
 
 bool IsRefusal(const absl::Status& status) {
   return absl::IsAborted(status) || absl::IsNotFound(status);
@@ -405,20 +406,44 @@ Assign Dispatcher::AssignOf(const Lease& lease) const {
   return assign;
 }
 
-absl::Status Dispatcher::GiveChunks() {
-  // Those without work first; the others get a chunk to go on with only where nobody is idle.
+// Those without work first. The others get a chunk to go on with only where nobody is idle, and in
+// turn: whoever began first is ready first, and nobody is to wait for the states of one who will
+// begin later. They have work, so that they can wait a little for those before them.
+std::vector<LeaseRequest> Dispatcher::Requests() {
+  std::vector<std::pair<int64_t, std::string>> turns;
+  bool any_idle = false;
+  std::map<std::string, int64_t> busy;
+  for (auto& [name, worker] : workers_) {
+    if (worker.info.slots == 0) continue;
+    const int64_t chunks =
+        std::count_if(worker.leases.begin(), worker.leases.end(),
+                      [&](const Place& place) { return !leases_.at(place).done.has_value(); });
+    const bool waits = static_cast<int64_t>(worker.leases.size()) > 2 * worker.info.slots;
+    if (chunks >= worker.info.slots || waits) {
+      worker.free_ms = now_ms_;
+    } else if (chunks == 0) {
+      any_idle = true;
+    }
+    turns.emplace_back(worker.given, name);
+    busy[name] = waits ? worker.info.slots : chunks;
+  }
+  std::sort(turns.begin(), turns.end());
   std::vector<LeaseRequest> requests;
-  for (const bool idle : {true, false}) {
-    if (!idle && !requests.empty()) break;
-    for (const auto& [name, worker] : workers_) {
-      const auto busy =
-          std::count_if(worker.leases.begin(), worker.leases.end(),
-                        [&](const Place& place) { return !leases_.at(place).done.has_value(); });
-      if ((busy == 0) != idle || busy >= worker.info.slots) continue;
-      if (static_cast<int64_t>(worker.leases.size()) > 2 * worker.info.slots) continue;
+  bool in_turn = true;
+  for (const auto& [given, name] : turns) {
+    const Worker& worker = workers_.at(name);
+    const int64_t chunks = busy.at(name);
+    const bool free = chunks < worker.info.slots;
+    if (free && (any_idle ? chunks == 0 : in_turn || now_ms_ >= worker.free_ms + kTurnMs)) {
       requests.push_back({name, worker.credit_bytes});
     }
+    in_turn = in_turn && free;
   }
+  return requests;
+}
+
+absl::Status Dispatcher::GiveChunks() {
+  const std::vector<LeaseRequest> requests = Requests();
   if (requests.empty()) return absl::OkStatus();
   auto leases = store_.LeaseChunks(requests, now_ms_);
   if (!leases.ok()) return leases.status();
@@ -442,6 +467,7 @@ absl::Status Dispatcher::GiveChunks() {
     options_.probe->Dispatched(lease.job.ChunkTokens(lease.key.chunk));
     leases_[place] = {lease.key, name, now_ms_ + options_.lease_ms, std::move(assign), {}};
     workers_[name].leases.push_back(place);
+    workers_[name].given = dispatched_;
   }
   return absl::OkStatus();
 }

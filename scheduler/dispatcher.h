@@ -70,6 +70,8 @@ class Dispatcher {
     int64_t credit_bytes = 0;
     int64_t busy_us = 0;        // for `tokens`
     std::vector<Place> leases;  // in the order they were given
+    int64_t given = 0;          // the number of the latest chunk that was
+    int64_t free_ms = 0;        // since when it could take another
   };
   struct Held {
     ChunkKey key;
@@ -107,6 +109,8 @@ class Dispatcher {
   absl::Status Reconcile();
   absl::Status GiveChunks();
   Assign AssignOf(const Lease& lease) const;
+  // Those who are to get a chunk now, in the order of their turns.
+  std::vector<LeaseRequest> Requests();
 
   JobStore& store_;
   const DispatcherOptions options_;

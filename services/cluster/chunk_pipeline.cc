@@ -58,6 +58,13 @@ void ChunkPipeline::Add(const Assign& assign) {
   WorkPtr work = NewWork(assign);
   {
     const std::lock_guard<std::mutex> lock(mutex_);
+    // States may come while the chunk waits its turn. (Those of a chunk in this process are there.)
+    const bool linked = exchange_ != nullptr && !assign.before.empty() && assign.boundary.empty() &&
+                        !assign.before_links.empty() &&
+                        assign.before_links != exchange_->endpoint();
+    if (linked && assign.model_hash == model_hash_) {
+      work->before = exchange_->Subscribe(assign.before, assign.before_links, tensors_);
+    }
     queued_.push_back(work);
     all_.push_back(std::move(work));
   }
@@ -163,6 +170,9 @@ absl::StatusOr<std::shared_ptr<StateStream>> ChunkPipeline::StreamBefore(
   std::string boundary = assign.boundary;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
+    model_hash_ = assign.model_hash;
+    tensors_ = tensors;
+    if (work.before != nullptr) return work.before;
     if (!work.boundary.empty()) boundary = work.boundary;
   }
   std::shared_ptr<StateStream> stream;

@@ -132,6 +132,8 @@ class ChunkPipeline {
   int64_t untaken_ = 0;                // chunks computed whose values are not taken
   std::deque<std::string> committed_;  // streams that may still be wanted, oldest first
   int64_t values_us_ = 0;              // when values were taken last
+  std::string model_hash_;             // of the latest chunk computed,
+  int64_t tensors_ = 0;                // and how many tensors its stream has
   std::vector<std::thread> threads_;
 };
 
