@@ -66,7 +66,7 @@ class Exchange::Sockets {
     return absl::OkStatus();
   }
 
-  void Wait(const Waker& waker, int64_t most_ms) {
+  void Wait(Waker& waker, int64_t most_ms) {
     std::vector<zmq::pollitem_t> items = {{nullptr, waker.fd(), ZMQ_POLLIN, 0},
                                           {router_.handle(), 0, ZMQ_POLLIN, 0}};
     for (auto& [endpoint, peer] : peers_) items.push_back({peer.socket.handle(), 0, ZMQ_POLLIN, 0});
@@ -75,6 +75,14 @@ class Exchange::Sockets {
     } catch (const zmq::error_t& e) {
       if (e.num() != EINTR) throw;
     }
+    if (items[0].revents != 0) waker.Clear();
+    // Each look at a socket costs several system calls.
+    readable_.clear();
+    if (items[1].revents != 0) readable_.push_back(&router_);
+    size_t i = 2;
+    for (auto& [endpoint, peer] : peers_) {
+      if (items[i++].revents != 0) readable_.push_back(&peer.socket);
+    }
   }
 
   struct Frames {
@@ -82,15 +90,14 @@ class Exchange::Sockets {
     LinkMessage message;
     std::string tensor;
   };
-  // Next of all sockets. What is no message is passed over.
+  // Next of all sockets that had something when Wait() ended. What is no message is passed over.
   std::optional<Frames> Receive() {
-    while (std::optional<Frames> frames = From(router_, true)) {
-      if (Good(*frames)) return frames;
-    }
-    for (auto& [endpoint, peer] : peers_) {
-      while (std::optional<Frames> frames = From(peer.socket, false)) {
+    while (!readable_.empty()) {
+      zmq::socket_t& socket = *readable_.back();
+      while (std::optional<Frames> frames = From(socket, &socket == &router_)) {
         if (Good(*frames)) return frames;
       }
+      readable_.pop_back();
     }
     return std::nullopt;
   }
@@ -195,6 +202,7 @@ class Exchange::Sockets {
   const std::shared_ptr<zmq::context_t> context_ = SharedZmqContext();
   zmq::socket_t router_;
   std::map<std::string, Peer> peers_;  // by endpoint
+  std::vector<zmq::socket_t*> readable_;
 };
 
 Exchange::Exchange(const ExchangeOptions& options)
@@ -271,7 +279,6 @@ void Exchange::Run() {
   bool all_sent = true;
   while (true) {
     sockets_->Wait(waker_, all_sent ? kAskMs / 2 : kRetryMs);
-    waker_.Clear();
     const std::lock_guard<std::mutex> lock(mutex_);
     if (stop_) return;
     Receive();
