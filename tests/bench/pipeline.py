@@ -23,7 +23,7 @@ import time
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "cluster"))
-from cluster import PROGRAM, SOURCE, ClusterTest, check_ledger, check_simulated, wait_for  # noqa: E402
+from cluster import SOURCE, ClusterTest, check_ledger, check_simulated, wait_for  # noqa: E402
 
 LAYERS = 24
 TOKENS = 16  # of a chunk
@@ -132,7 +132,7 @@ def machine():
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--json", type=pathlib.Path)
-    parser.add_argument("--layer-ms", default="1,2,5,10,20")
+    parser.add_argument("--layer-ms", default="1,2,4,5,6,8,10,20")
     parser.add_argument("--workers", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--chunks", type=int, default=10000, help="to dispatch; 0: none")
