@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <set>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -91,6 +92,18 @@ void Dispatcher::On(const std::string& worker, const Hello& message) {
   if (draining_) send_(worker, Drain{});
 }
 
+// A worker removes what it stored of a chunk that is dropped. So only the store may say so: perhaps
+// the chunk is committed, and the answer to its worker was lost.
+void Dispatcher::AnswerUnknown(const std::string& worker, const ChunkKey& key) {
+  const absl::StatusOr<std::string> state = store_.StateOf(key);
+  if (!state.ok()) return;  // the worker asks again
+  if (*state == "committed") {
+    send_(worker, longwave::Committed{key});
+  } else if (state->empty()) {
+    send_(worker, Dropped{key, "the chunk is not leased under this epoch"});
+  }
+}
+
 void Dispatcher::On(const std::string& worker, const Report& message) {
   Worker& now = workers_[worker];
   now.info.slots = std::min(message.slots, kMostSlots);
@@ -101,7 +114,7 @@ void Dispatcher::On(const std::string& worker, const Report& message) {
       held->until_ms = now_ms_ + options_.lease_ms;
       held_there.insert({key.job, key.chunk});
     } else {
-      send_(worker, Dropped{key, "the chunk is not leased under this epoch"});
+      AnswerUnknown(worker, key);
     }
   }
   const std::vector<Place> leases = now.leases;
@@ -181,6 +194,7 @@ void Dispatcher::On(const std::string& worker, const Done& message) {
   Held* held = Find(worker, message.key);
   if (held != nullptr) {
     held->until_ms = now_ms_ + options_.lease_ms;
+    if (!held->done.has_value()) workers_[worker].done_ms = now_ms_;
     held->done = message;
     done_ = true;
     return;
@@ -409,35 +423,37 @@ Assign Dispatcher::AssignOf(const Lease& lease) const {
 // Those without work first. The others get a chunk to go on with only where nobody is idle, and in
 // turn: whoever began first is ready first, and nobody is to wait for the states of one who will
 // begin later. They have work, so that they can wait a little for those before them.
-std::vector<LeaseRequest> Dispatcher::Requests() {
-  std::vector<std::pair<int64_t, std::string>> turns;
+std::vector<LeaseRequest> Dispatcher::Requests() const {
+  struct Turn {
+    int64_t given;
+    std::string name;
+    const Worker* worker;
+    int64_t chunks;  // that it has work with
+    bool free;
+    auto operator<=>(const Turn& other) const {
+      return std::tie(given, name) <=> std::tie(other.given, other.name);
+    }
+  };
+  std::vector<Turn> turns;
   bool any_idle = false;
-  std::map<std::string, int64_t> busy;
-  for (auto& [name, worker] : workers_) {
-    if (worker.info.slots == 0) continue;
+  for (const auto& [name, worker] : workers_) {
+    const int64_t slots = worker.info.slots;
+    if (slots == 0) continue;
     const int64_t chunks =
         std::count_if(worker.leases.begin(), worker.leases.end(),
                       [&](const Place& place) { return !leases_.at(place).done.has_value(); });
-    const bool waits = static_cast<int64_t>(worker.leases.size()) > 2 * worker.info.slots;
-    if (chunks >= worker.info.slots || waits) {
-      worker.free_ms = now_ms_;
-    } else if (chunks == 0) {
-      any_idle = true;
-    }
-    turns.emplace_back(worker.given, name);
-    busy[name] = waits ? worker.info.slots : chunks;
+    const bool free = chunks < slots && static_cast<int64_t>(worker.leases.size()) <= 2 * slots;
+    any_idle = any_idle || (free && chunks == 0);
+    turns.push_back({worker.given, name, &worker, chunks, free});
   }
   std::sort(turns.begin(), turns.end());
   std::vector<LeaseRequest> requests;
   bool in_turn = true;
-  for (const auto& [given, name] : turns) {
-    const Worker& worker = workers_.at(name);
-    const int64_t chunks = busy.at(name);
-    const bool free = chunks < worker.info.slots;
-    if (free && (any_idle ? chunks == 0 : in_turn || now_ms_ >= worker.free_ms + kTurnMs)) {
-      requests.push_back({name, worker.credit_bytes});
-    }
-    in_turn = in_turn && free;
+  for (const Turn& turn : turns) {
+    const bool now =
+        any_idle ? turn.chunks == 0 : in_turn || now_ms_ >= turn.worker->done_ms + kTurnMs;
+    if (turn.free && now) requests.push_back({turn.name, turn.worker->credit_bytes});
+    in_turn = in_turn && turn.free;
   }
   return requests;
 }

@@ -71,7 +71,7 @@ class Dispatcher {
     int64_t busy_us = 0;        // for `tokens`
     std::vector<Place> leases;  // in the order they were given
     int64_t given = 0;          // the number of the latest chunk that was
-    int64_t free_ms = 0;        // since when it could take another
+    int64_t done_ms = 0;        // when it reported its latest result
   };
   struct Held {
     ChunkKey key;
@@ -92,6 +92,8 @@ class Dispatcher {
   void On(const std::string& worker, const NotForUs& message) {}
 
   Held* Find(const std::string& worker, const ChunkKey& key);  // its lease of exactly this key
+  // To a worker that holds a chunk of which no lease is known.
+  void AnswerUnknown(const std::string& worker, const ChunkKey& key);
   // The lease is over. Returns the next one.
   Leases::iterator Release(Leases::iterator lease);
   void Release(const ChunkKey& key);  // if it is held
@@ -110,7 +112,7 @@ class Dispatcher {
   absl::Status GiveChunks();
   Assign AssignOf(const Lease& lease) const;
   // Those who are to get a chunk now, in the order of their turns.
-  std::vector<LeaseRequest> Requests();
+  std::vector<LeaseRequest> Requests() const;
 
   JobStore& store_;
   const DispatcherOptions options_;

@@ -187,6 +187,51 @@ TEST_F(DispatcherTest, AJobSpreadsOverThoseWhoAreIdleAndCommitsInOrder) {
                                   "w BoundaryReady", "w Committed", "u BoundaryReady"));
 }
 
+// Its worker removes what it stored of a chunk that is dropped.
+TEST_F(DispatcherTest, AChunkThatIsCommittedIsNotDropped) {
+  Join("v");
+  Add("a", 1);
+  Tick();
+  const ChunkKey key = Assigned()["a/0"].second.key;
+  SayDone("v", key);
+  Tick();
+  EXPECT_EQ(store_->Get("a")->committed, 1);
+  Sent();  // lost on its way
+  Say("v", Report{0, 1 << 20, {key}});
+  EXPECT_THAT(Sent(), ElementsAre("v Committed"));
+  Restart();
+  Join("v", 0);
+  Sent();
+  Say("v", Report{0, 1 << 20, {key}});
+  EXPECT_THAT(Sent(), ElementsAre("v Committed"));
+  Say("v", Report{0, 1 << 20, {{"a", 0, 7}, {"b", 0, 1}}});
+  EXPECT_THAT(Sent(), ElementsAre("v Dropped", "v Dropped"));
+}
+
+// Round after round in the same order, so that nobody waits for the states of one who began later.
+TEST_F(DispatcherTest, ChunksToGoOnWithAreGivenInTurn) {
+  for (const char* worker : {"u", "v", "w"}) Join(worker, 2);
+  Add("a", 20);
+  Tick();
+  auto first = Assigned();
+  Tick();
+  EXPECT_EQ(Assigned().size(), 3u);
+  SayDone("v", first["a/1"].second.key);
+  Tick(10);
+  EXPECT_EQ(Assigned().size(), 0u);  // v has work, and it is u's turn
+  SayDone("u", first["a/0"].second.key);
+  Tick(10);
+  auto second = Assigned();
+  ASSERT_EQ(second.size(), 2u);
+  EXPECT_EQ(second["a/6"].first, "u");
+  EXPECT_EQ(second["a/7"].first, "v");
+  SayDone("u", {"a", 3, 4});
+  Tick(10);
+  EXPECT_EQ(Assigned().size(), 0u);
+  Tick(60);  // w takes too long
+  EXPECT_EQ(Assigned()["a/8"].first, "u");
+}
+
 TEST_F(DispatcherTest, AJobShrinksWhereOthersWait) {
   Join("v");
   Join("w");

@@ -194,6 +194,14 @@ absl::StatusOr<std::vector<LeasedChunk>> JobStore::Leased(const std::string& job
   return leased;
 }
 
+absl::StatusOr<std::string> JobStore::StateOf(const ChunkKey& key) {
+  const absl::StatusOr<SqlResult> result = database_->Read(
+      "SELECT state FROM chunks WHERE job = $1 AND chunk = $2 AND epoch = $3 AND state <> 'idle'",
+      {key.job, key.chunk, key.epoch});
+  if (!result.ok()) return result.status();
+  return result->rows.empty() ? "" : RowReader(result->rows[0]).Text();
+}
+
 absl::StatusOr<std::vector<absl::StatusOr<Job>>> JobStore::CommitChunks(
     absl::Span<const Commit> commits, int64_t now_ms) {
   std::vector<absl::StatusOr<Job>> answers;

@@ -221,6 +221,9 @@ class JobStore {
   // What is leased now, of one job or of all: whoever starts to dispatch learns what may still be
   // under way.
   absl::StatusOr<std::vector<LeasedChunk>> Leased(const std::string& job = "");
+  // What has become of a chunk that was leased under this epoch: "leased", "committed", or "" where
+  // it was taken back.
+  absl::StatusOr<std::string> StateOf(const ChunkKey& key);
   // Compare-and-set on each chunk's epoch, in the order given, in one transaction. An answer for
   // each: the job; Aborted: another epoch; NotFound; Unavailable: the chunk before is not committed
   // yet, ask again. A second time for the same chunk and epoch changes nothing and succeeds: an

@@ -192,6 +192,10 @@ void WorkerLoop::LeaveSilentServer() {
   if (options_.connect == nullptr || options_.servers.empty()) return;
   const int64_t patience = std::max(welcome_.lease_ms, 2 * welcome_.heartbeat_ms);
   if (NowMs() < std::max(heard_ms_, tried_ms_) + patience) return;
+  if (options_.servers.size() == 1 && socket_->endpoint() == options_.servers[0] &&
+      NowMs() < std::max(heard_ms_, tried_ms_) + 4 * patience) {
+    return;  // ZeroMQ tries that one again itself; its name may lead to another server meanwhile
+  }
   silent_ = socket_->endpoint();
   silent_until_ms_ = NowMs() + 2 * welcome_.lease_ms;
   server_ = (server_ + 1) % options_.servers.size();

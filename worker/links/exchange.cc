@@ -1,8 +1,11 @@
 #include "worker/links/exchange.h"
 
+#include <poll.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <functional>
 #include <optional>
 #include <random>
 #include <utility>
@@ -45,6 +48,16 @@ absl::Status SocketError(const std::string& endpoint, const zmq::error_t& error)
 
 // The thread's sockets.
 class Exchange::Sockets {
+  struct Link {
+    Link() = default;
+    explicit Link(zmq::socket_t&& opened)
+        : socket(std::move(opened)), fd(socket.get(zmq::sockopt::fd)) {}
+    zmq::socket_t socket;
+    int fd = -1;
+    bool used = true;  // since its events were asked for
+    int64_t used_ms = 0;
+  };
+
  public:
   explicit Sockets(const CurveKey& key)
       : key_(key),
@@ -53,36 +66,50 @@ class Exchange::Sockets {
 
   absl::Status Listen(const std::string& endpoint) {
     try {
-      router_ = zmq::socket_t(*context_, zmq::socket_type::router);
-      SetUp(router_);
-      Secure(router_, key_, true);
-      router_.set(zmq::sockopt::router_mandatory, 1);
-      router_.set(zmq::sockopt::router_handover, 1);
-      router_.bind(endpoint);
-      endpoint_ = router_.get(zmq::sockopt::last_endpoint);
+      router_ = Link(zmq::socket_t(*context_, zmq::socket_type::router));
+      zmq::socket_t& socket = router_.socket;
+      SetUp(socket);
+      Secure(socket, key_, true);
+      socket.set(zmq::sockopt::router_mandatory, 1);
+      socket.set(zmq::sockopt::router_handover, 1);
+      socket.bind(endpoint);
+      endpoint_ = socket.get(zmq::sockopt::last_endpoint);
     } catch (const zmq::error_t& e) {
       return SocketError(endpoint, e);
     }
     return absl::OkStatus();
   }
 
+  // Until `waker`, a message, or the time is there. Not zmq::poll(), which costs several system
+  // calls for each socket, and there is one for each other worker. A socket's descriptor tells of
+  // what came since its events were last asked for; after a call on the socket they are to be asked
+  // for again.
   void Wait(Waker& waker, int64_t most_ms) {
-    std::vector<zmq::pollitem_t> items = {{nullptr, waker.fd(), ZMQ_POLLIN, 0},
-                                          {router_.handle(), 0, ZMQ_POLLIN, 0}};
-    for (auto& [endpoint, peer] : peers_) items.push_back({peer.socket.handle(), 0, ZMQ_POLLIN, 0});
-    try {
-      zmq::poll(items, std::chrono::milliseconds(most_ms));
-    } catch (const zmq::error_t& e) {
-      if (e.num() != EINTR) throw;
-    }
-    if (items[0].revents != 0) waker.Clear();
-    // Each look at a socket costs several system calls.
     readable_.clear();
-    if (items[1].revents != 0) readable_.push_back(&router_);
-    size_t i = 2;
-    for (auto& [endpoint, peer] : peers_) {
-      if (items[i++].revents != 0) readable_.push_back(&peer.socket);
-    }
+    polled_.assign(1, {waker.fd(), POLLIN, 0});
+    const auto look = [&](Link& link, bool again) {
+      if (again && (link.socket.get(zmq::sockopt::events) & ZMQ_POLLIN) != 0) {
+        readable_.push_back(&link.socket);
+        return true;
+      }
+      return false;
+    };
+    const auto each = [&](const std::function<void(Link&)>& visit) {
+      visit(router_);
+      for (auto& [endpoint, peer] : peers_) visit(peer);
+    };
+    each([&](Link& link) {
+      link.used = look(link, link.used);
+      polled_.push_back({link.fd, POLLIN, 0});
+    });
+    const bool now = !readable_.empty();
+    if (poll(polled_.data(), polled_.size(), now ? 0 : static_cast<int>(most_ms)) <= 0) return;
+    if (polled_[0].revents != 0) waker.Clear();
+    size_t i = 1;
+    each([&](Link& link) {
+      const bool came = polled_[i++].revents != 0;
+      link.used = look(link, came && !link.used) || link.used;
+    });
   }
 
   struct Frames {
@@ -94,7 +121,7 @@ class Exchange::Sockets {
   std::optional<Frames> Receive() {
     while (!readable_.empty()) {
       zmq::socket_t& socket = *readable_.back();
-      while (std::optional<Frames> frames = From(socket, &socket == &router_)) {
+      while (std::optional<Frames> frames = From(socket, &socket == &router_.socket)) {
         if (Good(*frames)) return frames;
       }
       readable_.pop_back();
@@ -106,11 +133,13 @@ class Exchange::Sockets {
   Sent SendTensor(const std::string& subscriber, const LinkMessage& header,
                   const StateBytes& tensor) {
     const std::string head = EncodeLink(header);
+    router_.used = true;
+    zmq::socket_t& router = router_.socket;
     try {
       const auto more = zmq::send_flags::sndmore | zmq::send_flags::dontwait;
-      if (!router_.send(zmq::buffer(subscriber), more)) return Sent::kFull;
-      router_.send(zmq::buffer(head), more);
-      router_.send(MessageOf(tensor), zmq::send_flags::dontwait);
+      if (!router.send(zmq::buffer(subscriber), more)) return Sent::kFull;
+      router.send(zmq::buffer(head), more);
+      router.send(MessageOf(tensor), zmq::send_flags::dontwait);
       return Sent::kYes;
     } catch (const zmq::error_t& e) {
       if (e.num() == EAGAIN || e.num() == EINTR) return Sent::kFull;
@@ -125,7 +154,7 @@ class Exchange::Sockets {
     try {
       auto found = peers_.find(endpoint);
       if (found == peers_.end()) {
-        Peer peer{zmq::socket_t(*context_, zmq::socket_type::dealer), 0};
+        Link peer(zmq::socket_t(*context_, zmq::socket_type::dealer));
         SetUp(peer.socket);
         Secure(peer.socket, key_, false);
         peer.socket.set(zmq::sockopt::routing_id, name_);
@@ -135,6 +164,7 @@ class Exchange::Sockets {
         peer.socket.connect(endpoint);
         found = peers_.emplace(endpoint, std::move(peer)).first;
       }
+      found->second.used = true;
       found->second.used_ms = NowMs();
       const std::string bytes = EncodeLink(message);
       return found->second.socket.send(zmq::buffer(bytes), zmq::send_flags::dontwait).has_value();
@@ -151,11 +181,6 @@ class Exchange::Sockets {
   std::string endpoint_;
 
  private:
-  struct Peer {
-    zmq::socket_t socket;
-    int64_t used_ms;
-  };
-
   static void SetUp(zmq::socket_t& socket) {
     socket.set(zmq::sockopt::heartbeat_ivl, kHeartbeatMs);
     socket.set(zmq::sockopt::heartbeat_timeout, kDeadMs);
@@ -200,9 +225,10 @@ class Exchange::Sockets {
   const CurveKey key_;
   const std::string name_;
   const std::shared_ptr<zmq::context_t> context_ = SharedZmqContext();
-  zmq::socket_t router_;
-  std::map<std::string, Peer> peers_;  // by endpoint
+  Link router_;
+  std::map<std::string, Link> peers_;  // by endpoint
   std::vector<zmq::socket_t*> readable_;
+  std::vector<pollfd> polled_;
 };
 
 Exchange::Exchange(const ExchangeOptions& options)
