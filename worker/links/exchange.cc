@@ -21,8 +21,9 @@ namespace {
 
 constexpr int kHeartbeatMs = 2000, kDeadMs = 6000;
 constexpr int64_t kAskMs = 500;
-constexpr int64_t kRetryMs = 2;     // a socket had no room, or no connection yet
-constexpr int64_t kIdleMs = 60000;  // a connection that no stream uses is closed
+constexpr int64_t kRetryMs = 2;      // a socket had no room
+constexpr int64_t kConnectMs = 100;  // it had no connection: a new one ends the wait sooner
+constexpr int64_t kIdleMs = 60000;   // a connection that no stream uses is closed
 constexpr size_t kMostPublished = 4096;
 int64_t NowMs() {
   return std::chrono::duration_cast<std::chrono::milliseconds>(
@@ -302,14 +303,14 @@ LinkCounts Exchange::counts() const {
 }
 
 void Exchange::Run() {
-  bool all_sent = true;
+  int64_t wait_ms = kAskMs / 2;
   while (true) {
-    sockets_->Wait(waker_, all_sent ? kAskMs / 2 : kRetryMs);
+    sockets_->Wait(waker_, wait_ms);
     const std::lock_guard<std::mutex> lock(mutex_);
     if (stop_) return;
     Receive();
-    const bool pushed = Push();
-    all_sent = Ask() && pushed;
+    const bool pushed = Push(), asked = Ask();
+    wait_ms = !pushed ? kRetryMs : !asked ? kConnectMs : kAskMs / 2;
     sockets_->CloseIdle();
     const int64_t now = NowMs();
     std::erase_if(published_, [&](const auto& entry) {
