@@ -20,6 +20,7 @@ from support import DNA, IDS, PROGRAM, SOURCE, TEXT, CliTest  # noqa: E402,F401
 
 GENOME = SOURCE / "examples" / "ecoli536.fna.gz"
 PATIENCE = 120  # seconds: the machine may be busy
+LONG = os.environ.get("LONGWAVE_LONG") == "1"  # the whole genome, and faults of full length
 
 
 def wait_for(what, condition, seconds=PATIENCE, pause=0.02):

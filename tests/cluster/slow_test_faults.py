@@ -1,24 +1,22 @@
 """Workers and servers that are killed or frozen at random: no job is lost, the bytes stay the same, no chunk is
 committed twice, and what is computed twice is at most the chunks in flight at each kill.
 
-LONGWAVE_BASES=all: over the whole genome, in chunks of 65536."""
+LONGWAVE_LONG=1: over the whole genome, in chunks of 65536."""
 
-import os
 import signal
 import socket
 import threading
 import time
 import unittest
 
-from cluster import ClusterTest, check_ledger, check_simulated, kill, wait_for
+from cluster import LONG, ClusterTest, check_ledger, check_simulated, kill, wait_for
 
-WHOLE = os.environ.get("LONGWAVE_BASES") == "all"
-CHUNK = 65536 if WHOLE else 8192
-BASES = 1 << 40 if WHOLE else 600_000 - 700
+CHUNK = 65536 if LONG else 8192
+BASES = 1 << 40 if LONG else 600_000 - 700
 WORKERS = 3
 # A worker computes one chunk, has one waiting, and may have results that wait for their turn.
 MOST_IN_FLIGHT = WORKERS * 5
-PAUSE = 2 if WHOLE else 1  # seconds between kills, on average
+PAUSE = 2 if LONG else 1  # seconds between kills, on average
 
 
 class SlowClients(ClusterTest):
@@ -150,7 +148,7 @@ class Many(ClusterTest):
         server = self.server("--workers", 0, "--lease", 1)
         sim = ("--device", "sim:layer_ms=2,layers=8")
         workers = [self.worker(server, *sim) for _ in range(self.WORKERS)]
-        lengths, kills, began = {}, 0, time.monotonic()
+        lengths, unfinished, kills, began = {}, [], 0, time.monotonic()
         next_kill = began + 0.3
         while kills < self.KILLS or any(map(server.running, unfinished)):
             if kills < self.KILLS:
