@@ -32,7 +32,7 @@ struct ServerProbe::Impl {
   Counter& dispatched = metrics::OneCounter(registry, "longwave_chunks_dispatched_total",
                                             "Chunks leased to workers, repeated ones too");
   Histogram& dispatch_seconds = metrics::Histograms(registry, "longwave_dispatch_seconds",
-                                                    "Scheduler time of leasing one chunk")
+                                                    "Time the scheduler worked for one chunk")
                                     .Add({}, metrics::Fine());
   Counter& committed_tokens = metrics::OneCounter(registry, "longwave_tokens_committed_total",
                                                   "Tokens of chunks that were committed");

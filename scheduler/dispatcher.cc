@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <set>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -14,6 +15,7 @@ constexpr int64_t kHeartbeatsInALease = 6;
 constexpr int64_t kFinishAtOnce = 16;   // jobs in one Tick
 constexpr int64_t kReconcileMs = 1000;  // how soon a cancelled job's workers hear of it
 constexpr int64_t kLossesTogetherMs = 60000;
+constexpr int64_t kTurnMs = 50;  // a worker that has work waits so long for those before it
 
 bool IsRefusal(const absl::Status& status) {
   return absl::IsAborted(status) || absl::IsNotFound(status);
@@ -192,6 +194,7 @@ void Dispatcher::On(const std::string& worker, const Done& message) {
   Held* held = Find(worker, message.key);
   if (held != nullptr) {
     held->until_ms = now_ms_ + options_.lease_ms;
+    if (!held->done.has_value()) workers_[worker].done_ms = now_ms_;
     held->done = message;
     done_ = true;
     return;
@@ -424,20 +427,46 @@ Assign Dispatcher::AssignOf(const Lease& lease) const {
   return assign;
 }
 
-absl::StatusOr<bool> Dispatcher::GiveChunks() {
-  // Those without work first; the others get a chunk to go on with only where nobody is idle.
-  std::vector<LeaseRequest> requests;
-  for (const bool idle : {true, false}) {
-    if (!idle && !requests.empty()) break;
-    for (const auto& [name, worker] : workers_) {
-      const auto busy =
-          std::count_if(worker.leases.begin(), worker.leases.end(),
-                        [&](const Place& place) { return !leases_.at(place).done.has_value(); });
-      if ((busy == 0) != idle || busy >= worker.info.slots) continue;
-      if (static_cast<int64_t>(worker.leases.size()) > 2 * worker.info.slots) continue;
-      requests.push_back({name, worker.credit_bytes});
+// Those without work first. The others get a chunk to go on with only where nobody is idle, and in
+// turn: whoever began first is ready first, and nobody is to wait for the states of one who will
+// begin later. They have work, so that they can wait a little for those before them.
+std::vector<LeaseRequest> Dispatcher::Requests() const {
+  struct Turn {
+    int64_t given;
+    std::string name;
+    const Worker* worker;
+    int64_t chunks;  // that it has work with
+    bool free;
+    auto operator<=>(const Turn& other) const {
+      return std::tie(given, name) <=> std::tie(other.given, other.name);
     }
+  };
+  std::vector<Turn> turns;
+  bool any_idle = false;
+  for (const auto& [name, worker] : workers_) {
+    const int64_t slots = worker.info.slots;
+    if (slots == 0) continue;
+    const int64_t chunks =
+        std::count_if(worker.leases.begin(), worker.leases.end(),
+                      [&](const Place& place) { return !leases_.at(place).done.has_value(); });
+    const bool free = chunks < slots && static_cast<int64_t>(worker.leases.size()) <= 2 * slots;
+    any_idle = any_idle || (free && chunks == 0);
+    turns.push_back({worker.given, name, &worker, chunks, free});
   }
+  std::sort(turns.begin(), turns.end());
+  std::vector<LeaseRequest> requests;
+  bool in_turn = true;
+  for (const Turn& turn : turns) {
+    const bool now =
+        any_idle ? turn.chunks == 0 : in_turn || now_ms_ >= turn.worker->done_ms + kTurnMs;
+    if (turn.free && now) requests.push_back({turn.name, turn.worker->credit_bytes});
+    in_turn = in_turn && turn.free;
+  }
+  return requests;
+}
+
+absl::StatusOr<bool> Dispatcher::GiveChunks() {
+  const std::vector<LeaseRequest> requests = Requests();
   if (requests.empty()) return false;
   auto leases = store_.LeaseChunks(requests, now_ms_);
   if (!leases.ok()) return leases.status();
@@ -458,10 +487,12 @@ absl::StatusOr<bool> Dispatcher::GiveChunks() {
       Cut(*cut, "the chunk before it was not computed");
       continue;
     }
+    ++dispatched_;
     options_.probe->Dispatched(lease.job.ChunkTokens(lease.key.chunk));
     leases_[place] = {lease.key, name, now_ms_ + options_.lease_ms, std::move(assign), {}};
     workers_[name].leases.push_back(place);
     gave = true;
+    workers_[name].given = dispatched_;
   }
   return gave;
 }

@@ -59,6 +59,7 @@ class Dispatcher {
 
   size_t workers() const { return workers_.size(); }
   size_t leases() const { return leases_.size(); }
+  int64_t dispatched() const { return dispatched_; }  // chunks given out since the start
   std::vector<WorkerInfo> Workers() const;
 
  private:
@@ -69,6 +70,8 @@ class Dispatcher {
     int64_t credit_bytes = 0;
     int64_t busy_us = 0;        // for `tokens`
     std::vector<Place> leases;  // in the order they were given
+    int64_t given = 0;          // the number of the latest chunk that was
+    int64_t done_ms = 0;        // when it reported its latest result
   };
   struct Held {
     ChunkKey key;
@@ -109,12 +112,15 @@ class Dispatcher {
   // A round: whether a chunk was given.
   absl::StatusOr<bool> GiveChunks();
   Assign AssignOf(const Lease& lease) const;
+  // Those who are to get a chunk now, in the order of their turns.
+  std::vector<LeaseRequest> Requests() const;
 
   JobStore& store_;
   const DispatcherOptions options_;
   SendFn send_;
   int64_t now_ms_ = 0;
   int64_t reconciled_ms_ = 0;
+  int64_t dispatched_ = 0;
   bool draining_ = false;
   bool done_ = false;  // some lease has a result that was not offered to the store
   std::map<std::string, Worker> workers_;

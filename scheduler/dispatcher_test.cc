@@ -205,6 +205,29 @@ TEST_F(DispatcherTest, AChunkThatIsCommittedIsNotDropped) {
   EXPECT_THAT(Sent(), ElementsAre("v Dropped", "v Dropped"));
 }
 
+// Round after round in the same order, so that nobody waits for the states of one who began later.
+TEST_F(DispatcherTest, ChunksToGoOnWithAreGivenInTurn) {
+  for (const char* worker : {"u", "v", "w"}) Join(worker, 2);
+  Add("a", 20);
+  Tick();
+  auto first = Assigned();
+  ASSERT_EQ(first.size(), 6u);
+  SayDone("v", first["a/1"].second.key);
+  Tick(10);
+  EXPECT_EQ(Assigned().size(), 0u);  // v has work, and it is u's turn
+  SayDone("u", first["a/0"].second.key);
+  Tick(10);
+  auto second = Assigned();
+  ASSERT_EQ(second.size(), 2u);
+  EXPECT_EQ(second["a/6"].first, "u");
+  EXPECT_EQ(second["a/7"].first, "v");
+  SayDone("u", {"a", 3, 4});
+  Tick(10);
+  EXPECT_EQ(Assigned().size(), 0u);
+  Tick(60);  // w takes too long
+  EXPECT_EQ(Assigned()["a/8"].first, "u");
+}
+
 TEST_F(DispatcherTest, AJobShrinksWhereOthersWait) {
   Join("v");
   Join("w");

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "observability/log.h"
 
 namespace longwave {
 namespace {
@@ -14,6 +15,10 @@ namespace {
 constexpr size_t kCommittedKept = 2;
 // A link has so long to bring what is in the object store already.
 constexpr int64_t kLinkGraceMs = 300;
+
+// A full object store, or one that is away, is not a chunk's failure. It is tried again as often as
+// need be, not more often than this.
+constexpr int64_t kNoRoomPauseMs = 2000;
 
 int64_t NowUs() {
   return std::chrono::duration_cast<std::chrono::microseconds>(
@@ -53,6 +58,13 @@ void ChunkPipeline::Add(const Assign& assign) {
   WorkPtr work = NewWork(assign);
   {
     const std::lock_guard<std::mutex> lock(mutex_);
+    // States may come while the chunk waits its turn. (Those of a chunk in this process are there.)
+    const bool linked = exchange_ != nullptr && !assign.before.empty() && assign.boundary.empty() &&
+                        !assign.before_links.empty() &&
+                        assign.before_links != exchange_->endpoint();
+    if (linked && assign.model_hash == model_hash_) {
+      work->before = exchange_->Subscribe(assign.before, assign.before_links, tensors_);
+    }
     queued_.push_back(work);
     all_.push_back(std::move(work));
   }
@@ -84,12 +96,17 @@ void ChunkPipeline::Drop(const ChunkKey& key) {
     for (const WorkPtr& work : all_) {
       if (work->key() == key) dropped = work;
     }
-    if (dropped == nullptr) return;
-    dropped->dropped = true;
-    if (dropped->before != nullptr) dropped->before->Fail(absl::CancelledError("not wanted"));
-    std::erase(queued_, dropped);
+    if (dropped != nullptr) {
+      dropped->dropped = true;
+      if (dropped->before != nullptr) dropped->before->Fail(absl::CancelledError("not wanted"));
+      std::erase(queued_, dropped);
+    }
   }
-  Forget(dropped);
+  if (dropped != nullptr) {
+    Forget(dropped);
+  } else if (exchange_ != nullptr) {
+    exchange_->Forget(StreamName(key));  // of one that failed
+  }
 }
 
 void ChunkPipeline::Committed(const ChunkKey& key) {
@@ -153,6 +170,9 @@ absl::StatusOr<std::shared_ptr<StateStream>> ChunkPipeline::StreamBefore(
   std::string boundary = assign.boundary;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
+    model_hash_ = assign.model_hash;
+    tensors_ = tensors;
+    if (work.before != nullptr) return work.before;
     if (!work.boundary.empty()) boundary = work.boundary;
   }
   std::shared_ptr<StateStream> stream;
@@ -197,7 +217,8 @@ void ChunkPipeline::ComputeLoop() {
       work->began_us = NowUs();
     }
     const absl::Status computed = Guarded([&] { return Compute(*work); });
-    // One that was dropped too late has values that must be taken, or the next chunk would get them.
+    // One that was dropped too late has values that must be taken, or the next chunk would get
+    // them.
     if (!computed.ok()) {
       // Whoever subscribed is told by the scheduler.
       WaitForValues();
@@ -248,9 +269,27 @@ void ChunkPipeline::StoreLoop() {
         return absl::OkStatus();
       });
     }
-    if (!status.ok()) Fail(*work, status);
+    const bool no_room = absl::IsResourceExhausted(status) || absl::IsUnavailable(status);
+    if (no_room) {
+      HandBackLater(*work, status);
+    } else if (!status.ok()) {
+      Fail(*work, status);
+    }
     Forget(work);
   }
+}
+
+void ChunkPipeline::HandBackLater(const ChunkWork& work, const absl::Status& status) {
+  if (work.dropped) return;
+  const ChunkKey& key = work.key();
+  log::Warning(
+      "no room for a result",
+      {{"job", key.job}, {"chunk", key.chunk}, {"epoch", key.epoch}, {"error", status.message()}});
+  {
+    std::unique_lock<std::mutex> lock(mutex_);
+    changed_.wait_for(lock, std::chrono::milliseconds(kNoRoomPauseMs), [&] { return stop_; });
+  }
+  finished_({HandBack{key}, absl::OkStatus()});
 }
 
 // Links that have not brought all, though it is in the object store; and what is to be removed from

@@ -58,7 +58,7 @@ void RemoveChunk(const ChunkKey& key, ObjectStore& objects);
 class ChunkPipeline {
  public:
   struct Finished {
-    Message message;      // Done or Failed
+    Message message;      // Done, Failed, or HandBack where the object store has no room
     absl::Status health;  // an error: this worker is of no use any more
   };
   // Called on a thread of the pipeline.
@@ -114,6 +114,7 @@ class ChunkPipeline {
   void StoreLoop();
   void FillLoop();
   void Fail(const ChunkWork& work, const absl::Status& status);
+  void HandBackLater(const ChunkWork& work, const absl::Status& status);
   // The result is known, or unwanted.
   void Forget(const WorkPtr& work);
   absl::Status Guarded(const std::function<absl::Status()>& step);
@@ -131,6 +132,8 @@ class ChunkPipeline {
   int64_t untaken_ = 0;                // chunks computed whose values are not taken
   std::deque<std::string> committed_;  // streams that may still be wanted, oldest first
   int64_t values_us_ = 0;              // when values were taken last
+  std::string model_hash_;             // of the latest chunk computed,
+  int64_t tensors_ = 0;                // and how many tensors its stream has
   std::vector<std::thread> threads_;
 };
 

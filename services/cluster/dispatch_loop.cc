@@ -96,6 +96,7 @@ void DispatchLoop::Lead(const Leader& leader) {
     return;
   }
   if (draining_) dispatcher_->StartDrain();
+  dispatched_ = 0;
   leads_ = true;
   options_.probe->Leads(true, leader.term);
 }
@@ -131,6 +132,18 @@ void DispatchLoop::TellProbe() {
   }
 }
 
+// All that the scheduler does is for the chunks that it gives out: messages, commits, leases.
+void DispatchLoop::TellDispatch(std::chrono::steady_clock::duration took) {
+  unsaid_ += took;
+  const int64_t chunks = dispatcher_->dispatched() - dispatched_;
+  for (int64_t i = 0; i < chunks; ++i) {
+    options_.probe->DispatchTook(std::chrono::duration<double>(unsaid_).count() /
+                                 static_cast<double>(chunks));
+  }
+  if (chunks > 0) unsaid_ = {};
+  dispatched_ += chunks;
+}
+
 void DispatchLoop::Run() {
   bool well = true;
   while (!stop_) {
@@ -141,17 +154,21 @@ void DispatchLoop::Run() {
       const std::lock_guard<std::mutex> lock(mutex_);
       posted.swap(posted_);
     }
+    const auto began = std::chrono::steady_clock::now();
     for (const auto& work : posted) work();
     Receive();
     if (dispatcher_ != nullptr) {
       const absl::Status ticked = dispatcher_->Tick(WallClockMs());
       if (absl::IsAborted(ticked)) {
+        log::Warning("what it writes is refused",
+                     {{"term", leader_.term}, {"error", ticked.message()}});
         beat_ms_ = 0;  // another leads: the next turn tells who
         Follow(leader_);
       } else {
         status.Update(ticked);
       }
     }
+    if (dispatcher_ != nullptr) TellDispatch(std::chrono::steady_clock::now() - began);
     if (dispatcher_ != nullptr && WallClockMs() >= told_ms_ + kTellMs) TellProbe();
     {
       const std::lock_guard<std::mutex> lock(mutex_);

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -45,6 +46,7 @@ class DispatchLoop {
   void Follow(const Leader& leader);
   void Receive();
   void TellProbe();
+  void TellDispatch(std::chrono::steady_clock::duration took);
   void Post(std::function<void()> work);
 
   JobStore& store_;
@@ -54,6 +56,8 @@ class DispatchLoop {
   Leadership leadership_;
   Leader leader_;
   int64_t beat_ms_ = 0, told_ms_ = 0;
+  std::chrono::steady_clock::duration unsaid_{};  // the scheduler's time, of chunks to come
+  int64_t dispatched_ = 0;
   bool draining_ = false;
   std::unique_ptr<Dispatcher> dispatcher_;  // while this server leads
   std::function<void(const absl::Status&)> health_;

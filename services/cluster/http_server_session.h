@@ -4,6 +4,8 @@
 // Thread safety: all of a session runs on its socket's strand, but for what Work() hands over.
 #pragma once
 
+#include <netinet/tcp.h>
+
 #include <algorithm>
 #include <atomic>
 #include <boost/asio/awaitable.hpp>
@@ -81,6 +83,9 @@ class HttpSession {
   boost::asio::awaitable<void> Run() {
     error_code code;  // no delay: else answers wait for the client's acknowledgements, 40 ms each
     socket().set_option(boost::asio::ip::tcp::no_delay(true), code);
+    // No more than this waits for a slow client, so that it is seen to go on reading.
+    using LeastUnsent = boost::asio::detail::socket_option::integer<IPPROTO_TCP, TCP_NOTSENT_LOWAT>;
+    socket().set_option(LeastUnsent(kUnsent), code);
     if constexpr (kTls) {
       deadline_.Set(shared_.time);
       co_await stream_.async_handshake(boost::asio::ssl::stream_base::server, Token(code));
@@ -96,7 +101,8 @@ class HttpSession {
   using Awaitable = boost::asio::awaitable<T>;
   using error_code = boost::system::error_code;
   static constexpr bool kTls = !std::is_same_v<Stream, boost::asio::ip::tcp::socket>;
-  static constexpr int64_t kBlock = 256 << 10;                     // of a body that streams
+  static constexpr int64_t kBlock = 256 << 10;  // of a body that streams
+  static constexpr int kUnsent = 64 << 10;
   static constexpr auto kAgain = std::chrono::milliseconds(25);    // between looks at `later`
   static constexpr auto kEvents = std::chrono::milliseconds(100);  // and at `stream`
 
@@ -285,7 +291,7 @@ class HttpSession {
     co_await http::async_write_header(stream_, serializer, Token(code));
     if (code || head_only) co_return !code && message.keep_alive();
     if (streams) co_return co_await SendStream(response);
-    co_await boost::asio::async_write(stream_, boost::asio::buffer(response.body), Token(code));
+    code = co_await WriteSteadily(response.body);
     for (const BodyPart& part : response.parts) {
       for (int64_t sent = 0; !code && sent < part.bytes; sent += kBlock) {
         const int64_t count = std::min<int64_t>(kBlock, part.bytes - sent);
@@ -293,11 +299,20 @@ class HttpSession {
             [&] { return shared_.objects.Read(part.object, part.offset + sent, count); });
         // The length was promised: a connection cut short is the one way left to say so.
         if (!block.ok() || static_cast<int64_t>(block->size()) != count) co_return false;
-        deadline_.Set(shared_.time);
-        co_await boost::asio::async_write(stream_, boost::asio::buffer(*block), Token(code));
+        code = co_await WriteSteadily(*block);
       }
     }
     co_return !code && message.keep_alive();
+  }
+
+  // However slowly the client reads: it has to go on reading.
+  Awaitable<error_code> WriteSteadily(const std::string& bytes) {
+    error_code code;
+    for (size_t sent = 0; !code && sent < bytes.size();) {
+      deadline_.Set(shared_.time);
+      sent += co_await stream_.async_write_some(boost::asio::buffer(bytes) + sent, Token(code));
+    }
+    co_return code;
   }
 
   // Until the client goes, the stream ends or the server stops. The end of the connection is that
@@ -321,10 +336,7 @@ class HttpSession {
         continue;
       }
       said = now;
-      deadline_.Set(shared_.time);
-      error_code code;
-      co_await boost::asio::async_write(stream_, boost::asio::buffer(*text), Token(code));
-      if (code) co_return false;
+      if (co_await WriteSteadily(*text)) co_return false;
     }
     co_return false;
   }

@@ -115,9 +115,10 @@ absl::Status SimExecutor::Compute(ChunkWork& work) {
   };
   for (int64_t layer = 0; layer < layers; ++layer) {
     pass(device_.wave ? 0 : early);
+    const bool late = before->first_missing() <= layer;  // who woke late did not compute longer
     const absl::StatusOr<StateBytes> state = before->Wait(layer);
     if (!state.ok()) return state.status();
-    now = std::max(now, std::chrono::steady_clock::now());
+    if (late) now = std::max(now, std::chrono::steady_clock::now());
     const uint64_t value = ValueOf(**state);
     if (static_cast<int64_t>((*state)->size()) != device_.state_bytes ||
         value != StateBefore(layer, chunk)) {

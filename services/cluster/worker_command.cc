@@ -11,7 +11,9 @@
 #include <thread>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "observability/log.h"
 #include "observability/server_probe.h"
 #include "observability/worker_probe.h"
@@ -33,6 +35,10 @@ namespace {
 
 constexpr char kNotes[] = R"(Example:
   longwave worker --connect tcp://10.0.0.1:7001
+  longwave worker --connect tcp://10.0.0.1:7001,tcp://10.0.0.2:7001
+
+Of several servers one leads; the others tell a worker which. A server that is silent for its lease
+time is left, and the next one tried.
 
 The server says where its objects and its models are: both must be readable, and the objects
 writable, here under the same path.
@@ -97,7 +103,9 @@ absl::Status RunWorker(const WorkerOptions& options, const std::string& name,
   loop_options.connect = [name, key = options.key](const std::string& endpoint) {
     return OpenDealer(endpoint, name, key);
   };
-  absl::StatusOr<std::unique_ptr<MessageSocket>> socket = loop_options.connect(options.connect);
+  loop_options.servers = absl::StrSplit(options.connect, ',');
+  absl::StatusOr<std::unique_ptr<MessageSocket>> socket =
+      loop_options.connect(loop_options.servers.front());
   if (!socket.ok()) return socket.status();
   // Simulated workers of one process are to cost what workers cost: sockets.
   absl::StatusOr<std::unique_ptr<Exchange>> exchange = Exchange::Open(
@@ -171,6 +179,16 @@ absl::Status RunSimulatedWorkers(const WorkerOptions& options, const std::string
   return status;
 }
 
+absl::Status CheckServers(const std::string& connect) {
+  for (absl::string_view endpoint : absl::StrSplit(connect, ',')) {
+    if (!absl::StartsWith(endpoint, "tcp://")) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--connect ", connect, ": \"", endpoint, "\" must be tcp://HOST:PORT"));
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Work(WorkerOptions options) {
   absl::Status good = options.log.Apply();
   if (good.ok() && !options.curve_key_file.empty()) {
@@ -179,6 +197,7 @@ absl::Status Work(WorkerOptions options) {
     if (key.ok()) options.key = *std::move(key);
   }
   if (good.ok()) good = CheckThreads(options.threads);
+  if (good.ok()) good = CheckServers(options.connect);
   if (!good.ok()) return good;
   if (options.parent != 0) {
     prctl(PR_SET_PDEATHSIG, SIGTERM);
@@ -194,7 +213,9 @@ absl::Status Work(WorkerOptions options) {
 void AddWorkerCommand(CLI::App& app, Action& action) {
   CLI::App* worker = app.add_subcommand("worker", "Compute chunks of a server's jobs");
   auto options = std::make_shared<WorkerOptions>();
-  worker->add_option("--connect", options->connect, "The server's --worker-listen: tcp://HOST:PORT")
+  worker
+      ->add_option("--connect", options->connect,
+                   "Where servers listen for workers (--worker-listen): tcp://HOST:PORT,...")
       ->required();
   worker
       ->add_option("--device", options->device,

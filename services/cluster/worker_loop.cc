@@ -23,25 +23,28 @@ int64_t NowMs() {
 }  // namespace
 
 absl::Status WorkerLoop::Run(const std::function<bool()>& stop) {
-  int64_t spoken_ms = 0, heard_ms = NowMs();
+  int64_t spoken_ms = 0;
   welcome_.heartbeat_ms = kFirstHeartbeatMs;
+  welcome_.lease_ms = options_.silence_ms;
+  heard_ms_ = tried_ms_ = NowMs();
   while (true) {
     if (!leaving_ && stop()) Leave();
     // Without a scheduler nothing can be committed, and states that the chunk waits for never come.
     const int64_t patience = std::max(welcome_.lease_ms, 2 * welcome_.heartbeat_ms);
-    const bool alone = NowMs() > heard_ms + patience;
+    const bool alone = NowMs() > heard_ms_ + patience;
     if (leaving_ && (held_.empty() || alone)) {
       socket_->Send("", Goodbye{});
       return health_;
     }
     if (NowMs() >= spoken_ms + welcome_.heartbeat_ms) {
+      LeaveSilentServer();
       Speak();
       spoken_ms = NowMs();
     }
     socket_->Wait(std::clamp<int64_t>(spoken_ms + welcome_.heartbeat_ms - NowMs(), 0, kStopLookMs));
     TakeResults();
     while (std::optional<Received> received = socket_->Receive()) {
-      heard_ms = NowMs();
+      heard_ms_ = NowMs();
       absl::Status status =
           received->message.ok() ? Handle(*received->message) : received->message.status();
       if (!status.ok()) return status;
@@ -50,8 +53,9 @@ absl::Status WorkerLoop::Run(const std::function<bool()>& stop) {
 }
 
 void WorkerLoop::Speak() {
-  // Hello is answered: one that leaves learns whether the scheduler is still there.
-  if (!known_ || leaving_) {
+  // Hello is answered, and reports of which all is right are not: one that leaves, or heard nothing
+  // for a while, learns whether the scheduler is still there.
+  if (!known_ || leaving_ || NowMs() >= heard_ms_ + welcome_.lease_ms / 2) {
     socket_->Send("", Hello{kProtocolVersion, options_.device, options_.links});
   }
   if (!known_) return;
@@ -166,14 +170,42 @@ void WorkerLoop::TakeResults() {
   }
 }
 
-absl::Status WorkerLoop::Follow(const std::string& endpoint) {
-  if (options_.connect == nullptr || endpoint == socket_->endpoint()) return absl::OkStatus();
+absl::Status WorkerLoop::Connect(const std::string& endpoint) {
   auto socket = options_.connect(endpoint);
   if (!socket.ok()) return socket.status();
   const std::lock_guard<std::mutex> lock(mutex_);  // the pipeline's threads wake the socket's loop
   socket_ = *std::move(socket);
+  tried_ms_ = NowMs();
   Known(false);
   return absl::OkStatus();
+}
+
+absl::Status WorkerLoop::Follow(const std::string& endpoint) {
+  if (options_.connect == nullptr || endpoint == socket_->endpoint()) return absl::OkStatus();
+  // The server does not know yet that the one that led is gone: it is asked again.
+  if (endpoint == silent_ && NowMs() < silent_until_ms_) return absl::OkStatus();
+  log::Info("follows the server that leads", {{"endpoint", endpoint}});
+  return Connect(endpoint);
+}
+
+void WorkerLoop::LeaveSilentServer() {
+  if (options_.connect == nullptr || options_.servers.empty()) return;
+  const int64_t patience = std::max(welcome_.lease_ms, 2 * welcome_.heartbeat_ms);
+  if (NowMs() < std::max(heard_ms_, tried_ms_) + patience) return;
+  if (options_.servers.size() == 1 && socket_->endpoint() == options_.servers[0] &&
+      NowMs() < std::max(heard_ms_, tried_ms_) + 4 * patience) {
+    return;  // ZeroMQ tries that one again itself; its name may lead to another server meanwhile
+  }
+  silent_ = socket_->endpoint();
+  silent_until_ms_ = NowMs() + 2 * welcome_.lease_ms;
+  server_ = (server_ + 1) % options_.servers.size();
+  const std::string& next = options_.servers[server_];
+  log::Warning("the server is silent", {{"endpoint", silent_}, {"next", next}});
+  tried_ms_ = NowMs();
+  const absl::Status connected = Connect(next);
+  if (!connected.ok()) {
+    log::Warning("cannot connect", {{"endpoint", next}, {"error", connected.message()}});
+  }
 }
 
 void WorkerLoop::Settled(const ChunkKey& key, bool committed) {

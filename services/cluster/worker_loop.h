@@ -1,6 +1,7 @@
 // A worker's talk with its scheduler: says how it is with it, takes chunks, and repeats each result
 // until the scheduler has answered it. A scheduler that goes away and comes back loses nothing: the
-// computation goes on in between.
+// computation goes on in between. Where it stays away for a lease time, the worker tries the other
+// servers that it was told of, in turn.
 //
 // Thread safety: one thread owns the loop and the socket; chunks are computed by the pipeline's.
 #pragma once
@@ -25,10 +26,13 @@ namespace longwave {
 
 struct WorkerLoopOptions {
   std::string device;
-  std::string links;             // its Exchange's endpoint; empty: none
-  WorkerProbe* probe = nullptr;  // outlives the loop
-  int64_t slots = 2;             // chunks at a time: one in work, one that waits for it
-  // Opens the socket to another scheduler, where this one says that it does not lead.
+  std::string links;                      // its Exchange's endpoint; empty: none
+  WorkerProbe* probe = nullptr;           // outlives the loop
+  int64_t slots = 2;                      // chunks at a time: one in work, one that waits for it
+  std::vector<std::string> servers = {};  // their endpoints; the loop begins at the first
+  // A server that says nothing for so long is left, until one has said its lease time.
+  int64_t silence_ms = 6000;
+  // Opens the socket to another scheduler, where this one says that it does not lead, or nothing.
   std::function<absl::StatusOr<std::unique_ptr<MessageSocket>>(const std::string& endpoint)>
       connect;
 };
@@ -62,13 +66,21 @@ class WorkerLoop {
   void Settled(const ChunkKey& key, bool committed);
   Held* Find(const ChunkKey& key);
   absl::Status Follow(const std::string& endpoint);
+  absl::Status Connect(const std::string& endpoint);
+  // After a lease time of silence: to the next server.
+  void LeaveSilentServer();
   void Speak();  // all that there is to say; also the heartbeat
 
   std::unique_ptr<MessageSocket> socket_;
   const WorkerLoopOptions options_;
   PrepareFn prepare_;
   Welcome welcome_;
-  bool known_ = false;  // by the scheduler
+  bool known_ = false;           // by the scheduler
+  int64_t heard_ms_ = 0;         // from a scheduler
+  int64_t tried_ms_ = 0;         // the latest connection
+  size_t server_ = 0;            // of options_.servers: the latest tried
+  std::string silent_;           // the endpoint that was left, not to be followed to
+  int64_t silent_until_ms_ = 0;  // before this
   bool leaving_ = false;
   absl::Status health_;
   std::map<Key, Held> held_;

@@ -1,5 +1,6 @@
 """What the tests of the cluster share: servers and workers as processes, requests to them."""
 
+import array
 import gzip
 import http.client
 import json
@@ -19,6 +20,7 @@ from support import DNA, IDS, PROGRAM, SOURCE, TEXT, CliTest  # noqa: E402,F401
 
 GENOME = SOURCE / "examples" / "ecoli536.fna.gz"
 PATIENCE = 120  # seconds: the machine may be busy
+LONG = os.environ.get("LONGWAVE_LONG") == "1"  # the whole genome, and faults of full length
 
 
 def wait_for(what, condition, seconds=PATIENCE, pause=0.02):
@@ -34,21 +36,25 @@ def wait_for(what, condition, seconds=PATIENCE, pause=0.02):
 class Server:
     """`longwave serve`, which may be killed and started again at the same addresses."""
 
-    def __init__(self, folder, *options, token=None, ca=None):
-        """`token`: what requests carry; `ca`: a certificate to trust, for TLS."""
+    def __init__(self, folder, *options, token=None, ca=None, name="server"):
+        """`token`: what requests carry; `ca`: a certificate to trust, for TLS; `name`: of several
+        servers in one folder."""
         self.folder, self.options, self.token = folder, options, token
+        self.name = name
         self.tls = ca and ssl.create_default_context(cafile=ca)
         self.listen, self.worker_listen = "127.0.0.1:0", "tcp://127.0.0.1:0"
-        if "--listen" in options:
-            at = options.index("--listen")
-            self.listen = options[at + 1]
-            self.options = options[:at] + options[at + 2:]
+        for option, name in (("--listen", "listen"), ("--worker-listen", "worker_listen")):
+            if option in self.options:
+                at = self.options.index(option)
+                setattr(self, name, self.options[at + 1])
+                self.options = self.options[:at] + self.options[at + 2:]
         self.start()
 
     def start(self):
-        with open(self.folder / "server.err", "a") as errors:
+        data = "data" if self.name == "server" else f"data-{self.name}"
+        with open(self.folder / f"{self.name}.err", "a") as errors:
             self.process = subprocess.Popen(
-                [PROGRAM, "serve", "--data", self.folder / "data", "--models",
+                [PROGRAM, "serve", "--data", self.folder / data, "--models",
                  self.folder / "models", "--listen", self.listen, "--worker-listen",
                  self.worker_listen, *map(str, self.options)],
                 stdout=subprocess.PIPE, stderr=errors, text=True)
@@ -59,7 +65,7 @@ class Server:
         self.worker_listen = second.split()[-1]
 
     def errors(self):
-        return (self.folder / "server.err").read_text()
+        return (self.folder / f"{self.name}.err").read_text()
 
     def kill(self):
         self.process.kill()
@@ -111,6 +117,23 @@ class Server:
 
     def job(self, id):
         return self.json("GET", f"/v1/jobs/{id}")
+
+    def done(self, id):
+        return self.job(id)["progress"].get("chunks_done", 0)
+
+    def running(self, id):
+        return self.job(id)["state"] in ("queued", "running")
+
+    def events(self, target, **headers):
+        """(number, kind, data) of the events of a stream that ends."""
+        status, sent, body = self.request("GET", target, headers=headers)
+        assert (status, sent["Content-Type"]) == (200, "text/event-stream"), (status, body)
+        events = []
+        for block in body.decode().split("\n\n"):
+            lines = dict(line.split(": ", 1) for line in block.split("\n") if line[:1] not in ":")
+            if lines:
+                events.append((int(lines["id"]), lines["event"], json.loads(lines["data"])))
+        return events
 
     def over(self, id):
         return wait_for(f"the end of job {id}", lambda: (
@@ -172,13 +195,21 @@ class ClusterTest(CliTest):
         self.addCleanup(lambda: server.process.poll() is None and server.kill())
         return server
 
-    def worker(self, server, *options):
+    def worker(self, server, *options, connect=None, inside=()):
+        if "--device" not in options:
+            options = ("--device", "cpu", *options)
         with open(self.folder / "worker.err", "a") as errors:
             process = subprocess.Popen(
-                [PROGRAM, "worker", "--connect", server.worker_listen, "--device", "cpu",
+                [*inside, PROGRAM, "worker", "--connect", connect or server.worker_listen,
                  "--threads", "1", *options], stderr=errors)
         self.processes.append(process)
         return process
+
+    def replaced(self, worker, server, *options):
+        """Another worker, after this one was killed: it must not have ended before."""
+        worker.kill()
+        self.assertEqual(worker.wait(), -signal.SIGKILL, self.path("worker.err").read_text())
+        return self.worker(server, *options)
 
     def local_workers(self, server):
         """The processes that the server started."""
@@ -195,10 +226,11 @@ class ClusterTest(CliTest):
     def genome(self, bases):
         with gzip.open(GENOME, "rt") as lines:
             next(lines)
-            letters = ""
-            while len(letters) < bases:
-                letters += next(lines).strip()
-        return letters[:bases]
+            letters, count = [], 0
+            while count < bases and (line := next(lines, "").strip()):
+                letters.append(line)
+                count += len(line)
+        return "".join(letters)[:bases]
 
 
 def kill(pid, number=signal.SIGKILL):
@@ -206,3 +238,24 @@ def kill(pid, number=signal.SIGKILL):
         os.kill(pid, number)
     except ProcessLookupError:
         pass
+
+
+def check_ledger(test, server, ids):
+    """Each chunk of these jobs, which succeeded, was committed once and in order; no more events.
+    Returns all events of these jobs."""
+    found = []
+    for id in ids:
+        events = server.events(f"/v1/jobs/{id}/events?follow=0")
+        chunks = server.job(id)["progress"]["chunks"]
+        committed = [data["data"]["chunk"] for _, kind, data in events if kind == "committed"]
+        test.assertEqual(committed, list(range(chunks)), id)
+        test.assertEqual([kind for _, kind, _ in events].count("succeeded"), 1, id)
+        found += events
+    return found
+
+
+def check_simulated(test, output, length):
+    """The .npy of simulated devices: each token's position."""
+    values = array.array("f")
+    values.frombytes(output[128:])
+    test.assertEqual(values, array.array("f", range(length)))

@@ -62,21 +62,10 @@ class Clients(Refusals, ClusterTest):
                 return False
         wait_for("room", served)
 
-    def events(self, target, **headers):
-        """The events of a stream that ends."""
-        status, sent, body = self.api.request("GET", target, headers=headers)
-        self.assertEqual((status, sent["Content-Type"]), (200, "text/event-stream"))
-        events = []
-        for block in body.decode().split("\n\n"):
-            lines = dict(line.split(": ", 1) for line in block.split("\n") if line[:1] not in ":")
-            if lines:
-                events.append((int(lines["id"]), lines["event"], json.loads(lines["data"])))
-        return events
-
     def test_events(self):
         self.api = self.server()
         job = self.api.submit(self.genome(1000), chunk=300)
-        events = self.events(f"/v1/jobs/{job}/events")  # follows to the end
+        events = self.api.events(f"/v1/jobs/{job}/events")  # follows to the end
         kinds = [kind for _, kind, _ in events]
         self.assertEqual(kinds[:1] + kinds[-1:], ["created", "succeeded"])
         self.assertEqual(kinds.count("committed"), 4)
@@ -85,15 +74,15 @@ class Clients(Refusals, ClusterTest):
         for _, _, data in events:
             self.assertEqual((data["job"], data["tenant"]), (job, "default"))
         for at in (0, 2, len(events) - 1):
-            self.assertEqual(self.events(f"/v1/jobs/{job}/events",
+            self.assertEqual(self.api.events(f"/v1/jobs/{job}/events",
                                          **{"Last-Event-ID": str(numbers[at])}), events[at + 1:])
         # The log outlives the server.
         self.api.kill()
         self.api.start()
-        self.assertEqual(self.events(f"/v1/jobs/{job}/events"), events)
+        self.assertEqual(self.api.events(f"/v1/jobs/{job}/events"), events)
         other = self.api.submit(b"ACGTACGT")
         self.api.over(other)
-        everything = self.events("/v1/events?after=0&follow=0")
+        everything = self.api.events("/v1/events?after=0&follow=0")
         self.assertEqual(everything[:len(events)], events)
         self.assertEqual({data["job"] for _, _, data in everything}, {job, other})
         self.refused(400, 'Last-Event-ID "x"', "GET", "/v1/events", **{"Last-Event-ID": "x"})

@@ -1,8 +1,11 @@
 #include "worker/links/exchange.h"
 
+#include <poll.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <functional>
 #include <optional>
 #include <random>
 #include <utility>
@@ -18,8 +21,9 @@ namespace {
 
 constexpr int kHeartbeatMs = 2000, kDeadMs = 6000;
 constexpr int64_t kAskMs = 500;
-constexpr int64_t kRetryMs = 2;     // a socket had no room, or no connection yet
-constexpr int64_t kIdleMs = 60000;  // a connection that no stream uses is closed
+constexpr int64_t kRetryMs = 2;      // a socket had no room
+constexpr int64_t kConnectMs = 100;  // it had no connection: a new one ends the wait sooner
+constexpr int64_t kIdleMs = 60000;   // a connection that no stream uses is closed
 constexpr size_t kMostPublished = 4096;
 int64_t NowMs() {
   return std::chrono::duration_cast<std::chrono::milliseconds>(
@@ -45,6 +49,17 @@ absl::Status SocketError(const std::string& endpoint, const zmq::error_t& error)
 
 // The thread's sockets.
 class Exchange::Sockets {
+  struct Polled {
+    Polled() = default;
+    explicit Polled(zmq::socket_t&& opened, std::string to = "")
+        : socket(std::move(opened)), endpoint(std::move(to)), fd(socket.get(zmq::sockopt::fd)) {}
+    zmq::socket_t socket;
+    std::string endpoint;  // of the peer; empty: the ROUTER
+    int fd = -1;
+    bool used = true;  // since its events were asked for
+    int64_t used_ms = 0;
+  };
+
  public:
   explicit Sockets(const CurveKey& key)
       : key_(key),
@@ -53,28 +68,50 @@ class Exchange::Sockets {
 
   absl::Status Listen(const std::string& endpoint) {
     try {
-      router_ = zmq::socket_t(*context_, zmq::socket_type::router);
-      SetUp(router_);
-      Secure(router_, key_, true);
-      router_.set(zmq::sockopt::router_mandatory, 1);
-      router_.set(zmq::sockopt::router_handover, 1);
-      router_.bind(endpoint);
-      endpoint_ = router_.get(zmq::sockopt::last_endpoint);
+      router_ = Polled(zmq::socket_t(*context_, zmq::socket_type::router));
+      zmq::socket_t& socket = router_.socket;
+      SetUp(socket);
+      Secure(socket, key_, true);
+      socket.set(zmq::sockopt::router_mandatory, 1);
+      socket.set(zmq::sockopt::router_handover, 1);
+      socket.bind(endpoint);
+      endpoint_ = socket.get(zmq::sockopt::last_endpoint);
     } catch (const zmq::error_t& e) {
       return SocketError(endpoint, e);
     }
     return absl::OkStatus();
   }
 
-  void Wait(const Waker& waker, int64_t most_ms) {
-    std::vector<zmq::pollitem_t> items = {{nullptr, waker.fd(), ZMQ_POLLIN, 0},
-                                          {router_.handle(), 0, ZMQ_POLLIN, 0}};
-    for (auto& [endpoint, peer] : peers_) items.push_back({peer.socket.handle(), 0, ZMQ_POLLIN, 0});
-    try {
-      zmq::poll(items, std::chrono::milliseconds(most_ms));
-    } catch (const zmq::error_t& e) {
-      if (e.num() != EINTR) throw;
-    }
+  // Until `waker`, a message, or the time is there. Not zmq::poll(), which costs several system
+  // calls for each socket, and there is one for each other worker. A socket's descriptor tells of
+  // what came since its events were last asked for; after a call on the socket they are to be asked
+  // for again.
+  void Wait(Waker& waker, int64_t most_ms) {
+    readable_.clear();
+    polled_.assign(1, {waker.fd(), POLLIN, 0});
+    const auto look = [&](Polled& polled, bool again) {
+      if (again && (polled.socket.get(zmq::sockopt::events) & ZMQ_POLLIN) != 0) {
+        readable_.push_back(&polled);
+        return true;
+      }
+      return false;
+    };
+    const auto each = [&](const std::function<void(Polled&)>& visit) {
+      visit(router_);
+      for (auto& [endpoint, peer] : peers_) visit(peer);
+    };
+    each([&](Polled& polled) {
+      polled.used = look(polled, polled.used);
+      polled_.push_back({polled.fd, POLLIN, 0});
+    });
+    const bool now = !readable_.empty();
+    if (poll(polled_.data(), polled_.size(), now ? 0 : static_cast<int>(most_ms)) <= 0) return;
+    if (polled_[0].revents != 0) waker.Clear();
+    size_t i = 1;
+    each([&](Polled& polled) {
+      const bool came = polled_[i++].revents != 0;
+      polled.used = look(polled, came && !polled.used) || polled.used;
+    });
   }
 
   struct Frames {
@@ -83,15 +120,13 @@ class Exchange::Sockets {
     LinkMessage message;
     std::string tensor;
   };
-  // Next of all sockets. What is no message is passed over.
+  // Next of all sockets that had something when Wait() ended. What is no message is passed over.
   std::optional<Frames> Receive() {
-    while (std::optional<Frames> frames = From(router_, nullptr)) {
-      if (Good(*frames)) return frames;
-    }
-    for (auto& [endpoint, peer] : peers_) {
-      while (std::optional<Frames> frames = From(peer.socket, &endpoint)) {
+    while (!readable_.empty()) {
+      while (std::optional<Frames> frames = From(*readable_.back())) {
         if (Good(*frames)) return frames;
       }
+      readable_.pop_back();
     }
     return std::nullopt;
   }
@@ -100,11 +135,13 @@ class Exchange::Sockets {
   // `tensor`: null where there is no second frame.
   Sent Send(const std::string& subscriber, const LinkMessage& header, const StateBytes& tensor) {
     const std::string head = EncodeLink(header);
+    router_.used = true;
+    zmq::socket_t& router = router_.socket;
     try {
       const auto last = zmq::send_flags::dontwait, more = zmq::send_flags::sndmore | last;
-      if (!router_.send(zmq::buffer(subscriber), more)) return Sent::kFull;
-      router_.send(zmq::buffer(head), tensor != nullptr ? more : last);
-      if (tensor != nullptr) router_.send(MessageOf(tensor), last);
+      if (!router.send(zmq::buffer(subscriber), more)) return Sent::kFull;
+      router.send(zmq::buffer(head), tensor != nullptr ? more : last);
+      if (tensor != nullptr) router.send(MessageOf(tensor), last);
       return Sent::kYes;
     } catch (const zmq::error_t& e) {
       if (e.num() == EAGAIN || e.num() == EINTR) return Sent::kFull;
@@ -119,7 +156,7 @@ class Exchange::Sockets {
     try {
       auto found = peers_.find(endpoint);
       if (found == peers_.end()) {
-        Peer peer{zmq::socket_t(*context_, zmq::socket_type::dealer), 0};
+        Polled peer(zmq::socket_t(*context_, zmq::socket_type::dealer), endpoint);
         SetUp(peer.socket);
         Secure(peer.socket, key_, false);
         peer.socket.set(zmq::sockopt::routing_id, name_);
@@ -129,6 +166,7 @@ class Exchange::Sockets {
         peer.socket.connect(endpoint);
         found = peers_.emplace(endpoint, std::move(peer)).first;
       }
+      found->second.used = true;
       found->second.used_ms = NowMs();
       const std::string bytes = EncodeLink(message);
       return found->second.socket.send(zmq::buffer(bytes), zmq::send_flags::dontwait).has_value();
@@ -145,11 +183,6 @@ class Exchange::Sockets {
   std::string endpoint_;
 
  private:
-  struct Peer {
-    zmq::socket_t socket;
-    int64_t used_ms;
-  };
-
   static void SetUp(zmq::socket_t& socket) {
     socket.set(zmq::sockopt::heartbeat_ivl, kHeartbeatMs);
     socket.set(zmq::sockopt::heartbeat_timeout, kDeadMs);
@@ -163,12 +196,13 @@ class Exchange::Sockets {
     return !frames.message.stream.empty() || frames.message.link != 0;
   }
 
-  // One message; what is none has neither stream nor link. `endpoint`: null at the ROUTER.
-  static std::optional<Frames> From(zmq::socket_t& socket, const std::string* endpoint) {
+  // One message; what is none has neither stream nor link.
+  static std::optional<Frames> From(Polled& polled) {
+    zmq::socket_t& socket = polled.socket;
     zmq::message_t frame;
     Frames frames;
-    frames.asked = endpoint == nullptr;
-    if (endpoint != nullptr) frames.peer = *endpoint;
+    frames.asked = polled.endpoint.empty();
+    frames.peer = polled.endpoint;
     try {
       if (frames.asked) {
         if (!socket.recv(frame, zmq::recv_flags::dontwait)) return std::nullopt;
@@ -197,8 +231,10 @@ class Exchange::Sockets {
   const CurveKey key_;
   const std::string name_;
   const std::shared_ptr<zmq::context_t> context_ = SharedZmqContext();
-  zmq::socket_t router_;
-  std::map<std::string, Peer> peers_;  // by endpoint
+  Polled router_;
+  std::map<std::string, Polled> peers_;  // by endpoint
+  std::vector<Polled*> readable_;
+  std::vector<pollfd> polled_;
 };
 
 Exchange::Exchange(const ExchangeOptions& options)
@@ -310,16 +346,15 @@ void Exchange::CountHere(Publication& publication) {
 }
 
 void Exchange::Run() {
-  bool all_sent = true;
+  int64_t wait_ms = kAskMs / 2;
   while (true) {
-    sockets_->Wait(waker_, all_sent ? kAskMs / 2 : kRetryMs);
-    waker_.Clear();
+    sockets_->Wait(waker_, wait_ms);
     const std::lock_guard<std::mutex> lock(mutex_);
     if (stop_) return;
     Receive();
     if (nccl_ != nullptr) TellBroken();
-    const bool pushed = Push();
-    all_sent = Ask() && pushed;
+    const bool pushed = Push(), asked = Ask();
+    wait_ms = !pushed ? kRetryMs : !asked ? kConnectMs : kAskMs / 2;
     sockets_->CloseIdle();
     const int64_t now = NowMs();
     std::erase_if(published_, [&](const auto& entry) {
