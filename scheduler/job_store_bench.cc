@@ -125,7 +125,7 @@ void Dispatch(JobStore& store, int64_t chunks, const std::function<bool()>& go_o
 }
 
 void Serve(JobStore& store, int64_t seconds) {
-  Times submit, list, list_filtered, get;
+  Times submit, list, list_filtered, get, queue;
   const auto start = Clock::now();
   const auto end = start + std::chrono::seconds(seconds);
   std::atomic<int64_t> next = 0;
@@ -156,6 +156,10 @@ void Serve(JobStore& store, int64_t seconds) {
       from = Clock::now();
       Check(store.Get(absl::StrCat("job", 2 + i * 7919 % 90000)).status());
       get.Take(from);
+      if (i % 100 != 0) continue;
+      from = Clock::now();
+      Check(store.Queue().status());
+      queue.Take(from);
     }
   });
   std::thread scheduler([&] {
@@ -171,6 +175,7 @@ void Serve(JobStore& store, int64_t seconds) {
   list.Print("list, newest 100");
   list_filtered.Print("list, of a tenant and state");
   get.Print("get");
+  queue.Print("summary of the queue");
 }
 
 void Bench(const char* name, const std::string& uri, int64_t jobs, int64_t seconds) {
