@@ -67,8 +67,6 @@ struct ChunkExecutor::Work final : ChunkWork {
   TokenChunk chunk;                      // of `tokens`
   std::unique_ptr<TraceRecorder> trace;  // null: nobody asked for one
   Seconds began = Now();
-
-  absl::Status Append(absl::Span<const float> values) { return output->Append(Bytes(values)); }
 };
 
 ChunkExecutor::ChunkExecutor(std::string name, std::unique_ptr<ObjectStore> objects,
@@ -85,6 +83,11 @@ ChunkExecutor::ChunkExecutor(std::string name, std::unique_ptr<ObjectStore> obje
 }
 
 ChunkExecutor::~ChunkExecutor() { Stop(); }
+
+absl::Status ChunkExecutor::Wrote(absl::Status status) {
+  if (!status.ok()) probe_.BoundaryFailed();
+  return status;
+}
 
 std::unique_ptr<ChunkWork> ChunkExecutor::NewWork(const Assign& assign) {
   return std::make_unique<Work>(assign);
@@ -209,8 +212,9 @@ absl::Status ChunkExecutor::Run(Work& work) {
   LONGWAVE_ASSIGN_OR_RETURN(work.tokens, Tokens(work));
   work.chunk.tokens = absl::MakeConstSpan(work.tokens).first(work.count());
   if (work.has_lookahead()) work.chunk.lookahead = work.tokens.back();
-  LONGWAVE_ASSIGN_OR_RETURN(work.output,
-                            objects_->Create(OutputName(key.job, key.epoch, key.chunk)));
+  auto output = objects_->Create(OutputName(key.job, key.epoch, key.chunk));
+  LONGWAVE_RETURN_IF_ERROR(Wrote(output.status()));
+  work.output = *std::move(output);
   const int64_t tensors = work.carry_index() + 1;
   const auto zeros = [&](StateStream& stream) {
     for (int64_t i = 0; i < work.carry_index(); ++i) {
@@ -230,7 +234,9 @@ absl::Status ChunkExecutor::Run(Work& work) {
   if (work.task->overlaps()) return absl::OkStatus();
   // These values are read out of the runner before it goes on.
   LONGWAVE_RETURN_IF_ERROR(TakeCarry(work));
-  const auto sink = [&](absl::Span<const float> values) { return work.Append(values); };
+  const auto sink = [&](absl::Span<const float> values) {
+    return Wrote(work.output->Append(Bytes(values)));
+  };
   LONGWAVE_RETURN_IF_ERROR(work.task->Values(work.chunk, *runner_, sink));
   return work.task->Flush(*runner_, sink);
 }
@@ -257,7 +263,9 @@ absl::Status ChunkExecutor::TakeValues(ChunkWork& chunk) {
   Work& work = static_cast<Work&>(chunk);
   if (!work.task->overlaps()) return absl::OkStatus();
   const ScopedSpan span(work.trace.get(), "values", -1, TraceLane::kObjects);
-  const auto sink = [&](absl::Span<const float> values) { return work.Append(values); };
+  const auto sink = [&](absl::Span<const float> values) {
+    return Wrote(work.output->Append(Bytes(values)));
+  };
   LONGWAVE_RETURN_IF_ERROR(work.task->Values(work.chunk, *runner_, sink));
   return work.task->Flush(*runner_, sink);
 }
@@ -271,7 +279,7 @@ absl::StatusOr<Done> ChunkExecutor::Store(ChunkWork& chunk) {
     const Seconds began = Now();
     const ScopedSpan span(work.trace.get(), "output", -1, TraceLane::kObjects);
     written = work.output->Commit();
-    if (!written.ok()) return written.status();
+    LONGWAVE_RETURN_IF_ERROR(Wrote(written.status()));
     probe_.OutputWritten(Now() - began, written->bytes);
   }
   {
@@ -320,7 +328,10 @@ absl::StatusOr<ObjectInfo> ChunkExecutor::WriteBoundary(const Work& work) {
   const absl::StatusOr<std::string> bytes = FormatBoundary(boundary);
   if (!bytes.ok()) return bytes.status();
   const ChunkKey& key = work.key();
-  return objects_->Write(BoundaryName(key.job, key.epoch, key.chunk), *bytes);
+  absl::StatusOr<ObjectInfo> written =
+      objects_->Write(BoundaryName(key.job, key.epoch, key.chunk), *bytes);
+  LONGWAVE_RETURN_IF_ERROR(Wrote(written.status()));
+  return written;
 }
 
 }  // namespace longwave

@@ -46,6 +46,7 @@ class ChunkExecutor final : public ChunkPipeline {
   absl::Status TakeCarry(Work& work);
   absl::StatusOr<ObjectInfo> WriteBoundary(const Work& work);
   void WriteTrace(Work& work);
+  absl::Status Wrote(absl::Status status);  // what came of a write of output or boundary
 
   const std::string name_;
   const std::unique_ptr<ObjectStore> objects_;
