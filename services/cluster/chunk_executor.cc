@@ -257,9 +257,15 @@ absl::Status ChunkExecutor::TakeValues(ChunkWork& chunk) {
   Work& work = static_cast<Work&>(chunk);
   if (!work.task->overlaps()) return absl::OkStatus();
   const ScopedSpan span(work.trace.get(), "values", -1, TraceLane::kObjects);
-  const auto sink = [&](absl::Span<const float> values) { return work.Append(values); };
+  // All are taken, stored or not: the next chunk's come after them.
+  absl::Status stored;
+  const auto sink = [&](absl::Span<const float> values) {
+    if (stored.ok()) stored = work.Append(values);
+    return absl::OkStatus();
+  };
   LONGWAVE_RETURN_IF_ERROR(work.task->Values(work.chunk, *runner_, sink));
-  return work.task->Flush(*runner_, sink);
+  LONGWAVE_RETURN_IF_ERROR(work.task->Flush(*runner_, sink));
+  return stored;
 }
 
 absl::StatusOr<Done> ChunkExecutor::Store(ChunkWork& chunk) {
