@@ -1,5 +1,8 @@
 #include "services/cluster/api_message.h"
 
+#include <algorithm>
+
+#include "absl/strings/ascii.h"
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
 #include "boost/json/serialize.hpp"
@@ -106,10 +109,13 @@ ApiResponse JsonResponse(int status, const boost::json::object& object) {
 }
 
 ApiResponse Problem(int http_status, absl::string_view detail) {
+  std::string line = ToUtf8(detail);  // what a client sent may be said in it
+  std::replace_if(
+      line.begin(), line.end(), [](unsigned char c) { return absl::ascii_iscntrl(c); }, '?');
   ApiResponse response = JsonResponse(http_status, {{"type", "about:blank"},
                                                     {"title", Title(http_status)},
                                                     {"status", http_status},
-                                                    {"detail", ToUtf8(detail)}});
+                                                    {"detail", line}});
   response.content_type = "application/problem+json";
   if (http_status == 401) {
     response.headers.emplace_back("WWW-Authenticate", "Bearer realm=\"longwave\"");

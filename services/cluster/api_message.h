@@ -55,7 +55,7 @@ int HttpStatus(const absl::Status& status);
 // refuses this server is 503 and not the client's 403.
 absl::Status OfObjects(const absl::Status& status);
 ApiResponse JsonResponse(int status, const boost::json::object& object);
-// The answer that says what went wrong: application/problem+json.
+// The answer that says what went wrong, in one line: application/problem+json.
 ApiResponse Problem(const absl::Status& status);
 ApiResponse Problem(int http_status, absl::string_view detail);
 
