@@ -1,5 +1,6 @@
 #include "services/cluster/api_message.h"
 
+#include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
 #include "boost/json/serialize.hpp"
 #include "services/text.h"
@@ -7,7 +8,11 @@
 namespace longwave {
 namespace {
 
-constexpr size_t kMostSaid = 200;  // bytes of an offending value
+constexpr size_t kMostSaid = 200;    // bytes of an offending value
+constexpr char kRetryAfter[] = "5";  // seconds
+
+// The payload of a status whose object store is full.
+constexpr char kFull[] = "longwave/object-store-full";
 
 const char* Title(int status) {
   switch (status) {
@@ -39,6 +44,8 @@ const char* Title(int status) {
       return "Not available";
     case 504:
       return "Not in time";
+    case 507:
+      return "Storage full";
     default:
       return "Internal error";
   }
@@ -46,8 +53,9 @@ const char* Title(int status) {
 
 }  // namespace
 
-int HttpStatus(absl::StatusCode code) {
-  switch (code) {
+int HttpStatus(const absl::Status& status) {
+  if (status.GetPayload(kFull).has_value()) return 507;
+  switch (status.code()) {
     case absl::StatusCode::kInvalidArgument:
       return 400;
     case absl::StatusCode::kUnauthenticated:
@@ -75,6 +83,15 @@ int HttpStatus(absl::StatusCode code) {
   }
 }
 
+absl::Status OfObjects(const absl::Status& status) {
+  if (absl::IsPermissionDenied(status) || absl::IsUnknown(status)) {
+    return absl::UnavailableError(status.message());
+  }
+  absl::Status told = status;
+  if (absl::IsResourceExhausted(told)) told.SetPayload(kFull, absl::Cord());
+  return told;
+}
+
 int64_t ApiResponse::body_bytes() const {
   int64_t bytes = static_cast<int64_t>(body.size());
   for (const BodyPart& part : parts) bytes += part.bytes;
@@ -97,11 +114,12 @@ ApiResponse Problem(int http_status, absl::string_view detail) {
   if (http_status == 401) {
     response.headers.emplace_back("WWW-Authenticate", "Bearer realm=\"longwave\"");
   }
+  if (http_status == 503) response.headers.emplace_back("Retry-After", kRetryAfter);
   return response;
 }
 
 ApiResponse Problem(const absl::Status& status) {
-  return Problem(HttpStatus(status.code()), status.message());
+  return Problem(HttpStatus(status), status.message());
 }
 
 absl::Status Bad(absl::string_view what, absl::string_view value, absl::string_view expected) {

@@ -346,6 +346,35 @@ TEST_F(ApiTest, QuotasRefuse) {
   Detail(Ask("PUT", "/v1/tenants/..%2fx", "{}", admin), 400);
 }
 
+TEST(Problems, OfTheObjectStoreAreNotTheClients) {
+  EXPECT_EQ(Problem(absl::ResourceExhaustedError("quota")).status, 429);
+  const ApiResponse full = Problem(OfObjects(absl::ResourceExhaustedError("no room")));
+  EXPECT_EQ(full.status, 507);
+  EXPECT_TRUE(absl::StrContains(full.body, "\"no room\"")) << full.body;
+  EXPECT_EQ(Problem(OfObjects(absl::PermissionDeniedError("keys"))).status, 503);
+  EXPECT_EQ(Problem(OfObjects(absl::DataLossError("hash"))).status, 500);
+  const ApiResponse away = Problem(OfObjects(absl::UnavailableError("away")));
+  EXPECT_EQ(away.status, 503);
+  EXPECT_EQ(away.headers, (std::vector<std::pair<std::string, std::string>>{{"Retry-After", "5"}}));
+  EXPECT_TRUE(OfObjects(absl::OkStatus()).ok());
+}
+
+// So that an object store that is away holds up nothing else.
+TEST(Problems, WhatNeedsTheObjectStore) {
+  const auto needs = [](const char* method, const char* target) {
+    ApiRequest request;
+    request.method = method;
+    request.target = target;
+    return Api::NeedsObjects(request);
+  };
+  EXPECT_TRUE(needs("POST", "/v1/files?name=x"));
+  EXPECT_TRUE(needs("POST", "/v1/jobs/x/cancel"));
+  EXPECT_TRUE(needs("POST", "/v1/sessions/x/append"));
+  EXPECT_FALSE(needs("POST", "/v1/jobs"));
+  EXPECT_FALSE(needs("GET", "/v1/jobs/x"));
+  EXPECT_FALSE(needs("GET", "/none"));
+}
+
 TEST_F(ApiTest, JsonHasLimits) {
   for (const auto& [body, said] : std::vector<std::pair<std::string, std::string>>{
            {R"({"model":)" + std::string(20, '[') + std::string(20, ']') + "}", "not JSON"},

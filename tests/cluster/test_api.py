@@ -1,5 +1,6 @@
 """Requests that are wrong, and what is said to them; ranges, pages and keys."""
 
+import http.client
 import json
 import unittest
 
@@ -74,7 +75,8 @@ class Api(Refusals, ClusterTest):
         key = {"Idempotency-Key": "once"}
         first = self.api.json("POST", "/v1/jobs", job, 201, key)["id"]
         self.assertEqual(self.api.json("POST", "/v1/jobs", job, 200, key)["id"], first)
-        self.refused(409, "once", "POST", "/v1/jobs", json.dumps({**job, "chunk": 5}), **key)
+        for more in ({"chunk": 5}, {"priority": 1}, {"trace": True}, {"task": "embed"}):
+            self.refused(409, "once", "POST", "/v1/jobs", json.dumps({**job, **more}), **key)
         self.refused(400, "Idempotency-Key", "POST", "/v1/jobs", json.dumps(job),
                      **{"Idempotency-Key": "k" * 300})
         self.assertEqual(len(self.api.json("GET", "/v1/jobs")["jobs"]), 1)
@@ -111,6 +113,22 @@ class Api(Refusals, ClusterTest):
             self.refused(400, odd, "GET", target, Range=odd)
         status, headers, got = self.api.request("HEAD", target)
         self.assertEqual((status, headers["Content-Length"], got), (200, str(size), b""))
+
+    def test_an_output_that_was_damaged_is_cut_short(self):
+        id = self.api.submit(self.genome(1000), chunk=300)
+        wait_for("the job", lambda: self.api.job(id)["state"] == "succeeded")
+        whole, target = self.api.output(id), f"/v1/jobs/{id}/output"
+        (damaged,) = (self.folder / f"data/objects/jobs/{id}").glob("*/1.output")
+        content = bytearray(damaged.read_bytes())
+        content[7] ^= 1
+        damaged.write_bytes(content)
+        first, last = 128 + 300 * 4, 128 + 600 * 4 - 1  # of chunk 1
+        for headers in ({}, {"Range": f"bytes={first}-{last}"}, {"Range": f"bytes={first - 1}-"}):
+            with self.assertRaises(http.client.IncompleteRead):
+                self.api.request("GET", target, headers=headers)
+        self.assertIn("its SHA-256 is", self.api.errors())
+        status, _, got = self.api.request("GET", target, headers={"Range": f"bytes={last + 1}-"})
+        self.assertEqual((status, got), (206, whole[last + 1:]))
 
     def test_no_output_before_the_end(self):
         ids = self.npy("ids.npy", [300])
