@@ -13,6 +13,11 @@ COUNTERS = {"received_bytes": "longwave_state_received_bytes_total",
             "waits": "longwave_state_latency_seconds_count",
             "wait_seconds": "longwave_state_latency_seconds_sum"}
 LINKS = ("process", "zmq", "nccl")
+STORE = {"from_store": "longwave_states_from_store_total",
+         "outputs": "longwave_output_write_seconds_count",
+         "output_seconds": "longwave_output_write_seconds_sum",
+         "boundaries": "longwave_boundary_write_seconds_count",
+         "boundary_seconds": "longwave_boundary_write_seconds_sum"}
 
 
 class BenchError(Exception):
@@ -92,37 +97,35 @@ class Cluster:
         return json.loads(self.request(f"/v1/files?name={name}", content))["id"]
 
     def counters(self):
-        """{link: {counter: of all workers, since they started}}, and the chunks that began from the
-        object store."""
-        total = {link: dict.fromkeys(COUNTERS, 0) for link in LINKS}
-        store = 0
+        """{link, or "store": {counter: of all workers, since they started}}"""
+        names = {link: {key: f'{name}{{link="{link}"}}' for key, name in COUNTERS.items()} for link in LINKS}
+        names["store"] = STORE
+        total = {part: dict.fromkeys(keys, 0) for part, keys in names.items()}
         for url in self.metrics:
             with urllib.request.urlopen(url + "/metrics", timeout=PATIENCE) as answer:
                 lines = [line.rsplit(" ", 1) for line in answer.read().decode().splitlines()]
             values = {line[0]: float(line[1]) for line in lines if len(line) == 2 and line[0][0] != "#"}
-            for link in LINKS:
-                for key, name in COUNTERS.items():
-                    total[link][key] += values.get(f'{name}{{link="{link}"}}', 0)
-            store += values.get("longwave_states_from_store_total", 0)
-        return total, store
+            for part, keys in names.items():
+                for key, name in keys.items():
+                    total[part][key] += values.get(name, 0)
+        return total
 
     def run(self, seconds, **job):
-        """A job, to its end. {id, seconds by the server's clock, sha256 of the output, links: the
-        counters' growth, from_store: chunks}"""
-        before, store_before = self.counters()
+        """A job, to its end. {id, seconds by the server's clock, sha256 of the output, and the counters'
+        growth}"""
+        before = self.counters()
         id = self.json("/v1/jobs", job)["id"]
         ended = self.wait(f"job {id}", lambda: (
             lambda job: job if job["state"] not in ("queued", "running") else None)(
                 self.json(f"/v1/jobs/{id}")), seconds, 0.05)
         if ended["state"] != "succeeded":
             raise BenchError(f"job {id} {ended['state']}: {ended.get('error')}")
-        after, store_after = self.counters()
+        after = self.counters()
         output = self.request(f"/v1/jobs/{id}/output")
         return {"id": id, "seconds": (ended["finished_ms"] - ended["started_ms"]) / 1000,
                 "sha256": hashlib.sha256(output).hexdigest(),
-                "links": {link: {key: after[link][key] - before[link][key] for key in COUNTERS}
-                          for link in LINKS},
-                "from_store": store_after - store_before}
+                **{part: {key: after[part][key] - before[part][key] for key in after[part]}
+                   for part in after}}
 
     def commits(self, id):
         """Seconds after the job's start at which its chunks were committed, in order."""

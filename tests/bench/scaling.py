@@ -143,13 +143,15 @@ class Way:
             while True:  # at least two jobs, and until the links are there
                 job(shortest, first_chunk)
                 warm = job(shortest, first_chunk)
-                if self.workers == 1 or self.link != "nccl" or warm["links"]["nccl"]["received_bytes"]:
+                if self.workers == 1 or self.link != "nccl" or warm["nccl"]["received_bytes"]:
                     break
                 if time.monotonic() > end:
                     raise BenchError(f"nothing goes by NCCL: {self.nccl_log(cluster)}")
-            for tokens in sorted(options.tokens):
-                repeat = max(2, options.repeat * shortest // tokens) if options.repeat > 1 else 1
-                for chunk in options.chunk:
+            for chunk in options.chunk:
+                if chunk != first_chunk:
+                    job(shortest, chunk)  # makes room for it
+                for tokens in sorted(options.tokens):
+                    repeat = max(2, options.repeat * shortest // tokens) if options.repeat > 1 else 1
                     yield self.row(cluster, tokens, chunk, [job(tokens, chunk) for _ in range(repeat)])
             if self.workers > 1:  # what crosses a border must not depend on the chunk
                 yield self.row(cluster, shortest, first_chunk // 2, [job(shortest, first_chunk // 2)])
@@ -169,12 +171,12 @@ class Way:
         seconds = [job["seconds"] for job in jobs]
         last = jobs[-1]
         commits = cluster.commits(last["id"])
-        borders = -(-tokens // chunk) - 1 - last["from_store"]
-        total = sum(last["links"][link]["received_bytes"] for link in LINKS)
+        borders = -(-tokens // chunk) - 1 - last["store"]["from_store"]
+        total = sum(last[link]["received_bytes"] for link in LINKS)
         row = {"model": self.model, "devices": self.options.devices, "workers": self.workers, "way": self.name,
                "link": self.link, "tokens": tokens, "chunk": chunk, "seconds": seconds,
                "median_seconds": statistics.median(seconds),
-               "tokens_per_second": tokens / statistics.median(seconds), "links": last["links"],
+               "tokens_per_second": tokens / statistics.median(seconds), "links": {link: last[link] for link in LINKS}, "store": last["store"],
                "borders": borders, "bytes_a_border": total / borders if self.workers > 1 and borders else 0,
                "first_commit_seconds": commits[0], "last_commit_seconds": commits[-1],
                "sha256": sorted({job["sha256"] for job in jobs})}
