@@ -12,13 +12,18 @@ namespace longwave {
 namespace {
 
 constexpr int64_t kHeartbeatsInALease = 6;
-constexpr int64_t kFinishAtOnce = 16;   // jobs in one Tick
 constexpr int64_t kReconcileMs = 1000;  // how soon a cancelled job's workers hear of it
 constexpr int64_t kLossesTogetherMs = 60000;
 constexpr int64_t kTurnMs = 50;  // a worker that has work waits so long for those before it
 
 bool IsRefusal(const absl::Status& status) {
   return absl::IsAborted(status) || absl::IsNotFound(status);
+}
+
+Commit CommitOf(const Done& done) {
+  return {done.key,
+          {done.key.chunk, done.key.epoch, done.output_bytes, done.output_sha256,
+           done.boundary_sha256}};
 }
 
 }  // namespace
@@ -126,11 +131,7 @@ void Dispatcher::On(const std::string& worker, const Report& message) {
       send_(worker, *held->second.assign);  // it was lost, or the report crossed it
     } else {
       // Leased by a scheduler that ended before it could say so.
-      const ChunkKey key = held->second.key;
-      const auto cut = store_.HandBack(key);
-      if (!cut.ok() && !IsRefusal(cut.status())) continue;  // it runs out
-      Release(key);
-      if (cut.ok()) Cut(*cut, "the chunk before it was not computed");
+      TakeBack(held->second.key);
     }
   }
 }
@@ -146,14 +147,21 @@ void Dispatcher::Cut(const std::vector<ChunkKey>& keys, const char* reason) {
   }
 }
 
+bool Dispatcher::End(const ChunkKey& key, const absl::StatusOr<std::vector<ChunkKey>>& cut) {
+  if (!cut.ok() && !IsRefusal(cut.status())) return false;
+  Release(key);
+  if (cut.ok()) Cut(*cut, "the chunk before it was not computed");
+  return true;
+}
+
+void Dispatcher::TakeBack(const ChunkKey& key) {
+  End(key, store_.HandBack(key));  // else the lease runs out
+}
+
 void Dispatcher::Settle(const std::string& worker, const ChunkKey& key,
                         const absl::StatusOr<std::vector<ChunkKey>>& cut, const char* reason) {
-  if (!cut.ok() && !IsRefusal(cut.status())) {
-    return;  // the store is not well: the worker asks again
-  }
-  Release(key);
+  if (!End(key, cut)) return;  // the worker asks again
   send_(worker, Dropped{key, cut.ok() ? reason : std::string(cut.status().message())});
-  if (cut.ok()) Cut(*cut, "the chunk before it was not computed");
 }
 
 void Dispatcher::On(const std::string& worker, const Failed& message) {
@@ -177,11 +185,7 @@ void Dispatcher::On(const std::string& worker, const Goodbye&) {
   for (const Place& place : leases) {
     const auto held = leases_.find(place);
     if (held == leases_.end() || held->second.done.has_value()) continue;
-    const ChunkKey key = held->second.key;
-    const auto cut = store_.HandBack(key);
-    if (!cut.ok() && !IsRefusal(cut.status())) continue;  // it runs out
-    Release(key);
-    if (cut.ok()) Cut(*cut, "the chunk before it was not computed");
+    TakeBack(held->second.key);
   }
   Forget(worker);
 }
@@ -201,11 +205,7 @@ void Dispatcher::On(const std::string& worker, const Done& message) {
   }
   // Not leased, as far as is known here: the store knows. The answer to a commit may have been
   // lost.
-  const auto committed =
-      store_.CommitChunks({{{message.key,
-                             {message.key.chunk, message.key.epoch, message.output_bytes,
-                              message.output_sha256, message.boundary_sha256}}}},
-                          now_ms_);
+  const auto committed = store_.CommitChunks({CommitOf(message)}, now_ms_);
   if (!committed.ok()) return;
   const absl::StatusOr<Job>& job = committed->front();
   if (job.ok()) {
@@ -240,10 +240,7 @@ absl::Status Dispatcher::CommitDone() {
     const auto previous = leases_.find({place.first, place.second - 1});
     const bool turn = previous == leases_.end() || &previous->second == before;
     if (!held.done.has_value() || !turn) continue;
-    const Done& done = *held.done;
-    commits.push_back({held.key,
-                       {held.key.chunk, held.key.epoch, done.output_bytes, done.output_sha256,
-                        done.boundary_sha256}});
+    commits.push_back(CommitOf(*held.done));
     workers.push_back(held.worker);
     before = &held;
   }
@@ -335,15 +332,14 @@ absl::Status Dispatcher::Lose(Leases::iterator lease) {
   }
   for (const auto& [ms, place] : losses_) blame = blame && place == lease->first;
   const auto cut = store_.Lose(key, blame, now_ms_);
-  if (!cut.ok() && !IsRefusal(cut.status())) return cut.status();
+  const std::string name = held.worker;
+  if (!End(key, cut)) return cut.status();
   options_.probe->LeaseLost();
   log::Warning("chunk lost", {{"job", key.job},
                               {"chunk", key.chunk},
                               {"epoch", key.epoch},
-                              {"worker", held.worker},
+                              {"worker", name},
                               {"blamed", blame}});
-  Release(key);
-  if (cut.ok()) Cut(*cut, "the chunk before it was lost");
   return absl::OkStatus();
 }
 
@@ -351,9 +347,11 @@ absl::Status Dispatcher::Expire() {
   while (!losses_.empty() && losses_.front().first + kLossesTogetherMs <= now_ms_) {
     losses_.pop_front();
   }
+  std::vector<std::string> silent;
   for (const auto& [name, worker] : workers_) {
-    if (worker.info.seen_ms + options_.lease_ms <= now_ms_) WorkerLost(name);
+    if (worker.info.seen_ms + options_.lease_ms <= now_ms_) silent.push_back(name);
   }
+  for (const std::string& name : silent) WorkerLost(name);
   // From each job's first: what it takes with it is not lost as well.
   std::vector<Place> over;
   for (const auto& [place, held] : leases_) {
@@ -365,10 +363,6 @@ absl::Status Dispatcher::Expire() {
     if (lease == leases_.end()) continue;
     absl::Status lost = Lose(lease);
     if (!lost.ok()) return lost;
-  }
-  std::vector<std::string> silent;
-  for (const auto& [name, worker] : workers_) {
-    if (worker.info.seen_ms + options_.lease_ms <= now_ms_) silent.push_back(name);
   }
   for (const std::string& name : silent) Forget(name);
   return absl::OkStatus();
@@ -424,6 +418,8 @@ Assign Dispatcher::AssignOf(const Lease& lease) const {
   assign.start_position = job.start_position;
   assign.token_bytes = static_cast<uint8_t>(job.token_bytes);
   assign.trace = job.trace;
+  // Where a session began, it goes on.
+  assign.last = lease.key.chunk + 1 == job.chunks() && job.start_boundary.empty();
   return assign;
 }
 

@@ -47,7 +47,7 @@ template <typename Codec>
 void Fields(Codec& c, Assign& m) {
   c(m.key), c(m.boundary), c(m.before), c(m.before_links), c(m.model), c(m.model_hash), c(m.task);
   c(m.chunk_tokens), c(m.window), c(m.max_logits_bytes), c(m.length), c(m.start_position);
-  c(m.token_bytes), c(m.trace);
+  c(m.token_bytes), c(m.trace), c(m.last);
 }
 template <typename Codec>
 void Fields(Codec& c, BoundaryReady& m) {

@@ -32,7 +32,7 @@ struct Report {                // how it is with the worker, all of it; also the
   std::vector<ChunkKey> held;  // in work, queued, or done and not answered
   bool operator==(const Report&) const = default;
 };
-struct Done {  // output and boundary are in the object store
+struct Done {  // output and boundary are in the object store; no boundary: its sha256 is empty
   ChunkKey key;
   int64_t output_bytes = 0;
   std::string output_sha256, boundary_sha256;
@@ -73,6 +73,7 @@ struct Assign {
   int64_t start_position = 0;  // tokens that were before chunk 0
   uint8_t token_bytes = 0;
   bool trace = false;  // write down what is done when, as TraceName()
+  bool last = false;   // nothing goes on after the chunk: its boundary is not written
   bool operator==(const Assign&) const = default;
 };
 struct BoundaryReady {  // the chunk before `key` is committed; its boundary is this object

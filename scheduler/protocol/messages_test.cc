@@ -17,6 +17,7 @@ std::vector<Message> All() {
   assign.length = 4938920;
   assign.start_position = 17;
   assign.token_bytes = 1;
+  assign.last = true;
   assign.trace = true;
   return {Hello{2, "cpu", "tcp://10.0.0.7:4000"},
           Report{2, 1 << 20, {key, {"b", 0, 1}}},

@@ -240,7 +240,8 @@ TEST_F(ApiTest, ARevokedOrExpiredTokenIsRefused) {
   EXPECT_EQ(Ask("DELETE", "/v1/tokens/" + id, "", admin).status, 404);
 
   const std::string old = NewToken();
-  ASSERT_TRUE(tokens_->Create({"old", HexSha256(old), "default", "ann", Role::kUser, 1, 2, 0}).ok());
+  ASSERT_TRUE(
+      tokens_->Create({"old", HexSha256(old), "default", "ann", Role::kUser, 1, 2, 0}).ok());
   EXPECT_TRUE(absl::StrContains(Detail(Ask("GET", "/v1/jobs", "", old), 401), "has expired"));
 }
 

@@ -263,16 +263,23 @@ absl::Status ChunkExecutor::TakeValues(ChunkWork& chunk) {
   Work& work = static_cast<Work&>(chunk);
   if (!work.task->overlaps()) return absl::OkStatus();
   const ScopedSpan span(work.trace.get(), "values", -1, TraceLane::kObjects);
-  const auto sink = [&](absl::Span<const float> values) { return work.Append(values); };
+  // All are taken, stored or not: the next chunk's come after them.
+  absl::Status stored;
+  const auto sink = [&](absl::Span<const float> values) {
+    if (stored.ok()) stored = work.Append(values);
+    return absl::OkStatus();
+  };
   LONGWAVE_RETURN_IF_ERROR(work.task->Values(work.chunk, *runner_, sink));
-  return work.task->Flush(*runner_, sink);
+  LONGWAVE_RETURN_IF_ERROR(work.task->Flush(*runner_, sink));
+  return stored;
 }
 
 absl::StatusOr<Done> ChunkExecutor::Store(ChunkWork& chunk) {
   Work& work = static_cast<Work&>(chunk);
   if (work.task->overlaps()) LONGWAVE_RETURN_IF_ERROR(TakeCarry(work));
   work.after->Put(work.carry_index(), SharedBytes(absl::Span<const double>(work.task->carry())));
-  absl::StatusOr<ObjectInfo> written, boundary;
+  absl::StatusOr<ObjectInfo> written;
+  std::string boundary_sha256;
   {
     const Seconds began = Now();
     const ScopedSpan span(work.trace.get(), "output", -1, TraceLane::kObjects);
@@ -280,16 +287,17 @@ absl::StatusOr<Done> ChunkExecutor::Store(ChunkWork& chunk) {
     if (!written.ok()) return written.status();
     probe_.OutputWritten(Now() - began, written->bytes);
   }
-  {
+  if (!work.assign.last) {
     const Seconds began = Now();
     const ScopedSpan span(work.trace.get(), "boundary", -1, TraceLane::kObjects);
-    boundary = WriteBoundary(work);
-    if (!boundary.ok()) return boundary.status();
-    probe_.BoundaryWritten(Now() - began, boundary->bytes);
+    ObjectInfo boundary;
+    LONGWAVE_ASSIGN_OR_RETURN(boundary, WriteBoundary(work));
+    probe_.BoundaryWritten(Now() - began, boundary.bytes);
+    boundary_sha256 = boundary.sha256;
   }
   WriteTrace(work);
   probe_.ChunkComputed(work.count(), Now() - work.began);
-  return Done{work.key(), written->bytes, written->sha256, boundary->sha256, 0};
+  return Done{work.key(), written->bytes, written->sha256, boundary_sha256, 0};
 }
 
 // What fails here is only not to be seen.

@@ -110,14 +110,11 @@ void ChunkPipeline::Drop(const ChunkKey& key) {
 }
 
 void ChunkPipeline::Committed(const ChunkKey& key) {
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    std::erase(stored_, key);
-  }
-  if (exchange_ == nullptr) return;
   std::vector<std::string> old;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
+    std::erase(stored_, key);
+    if (exchange_ == nullptr) return;
     committed_.push_back(StreamName(key));
     while (committed_.size() > kCommittedKept) {
       old.push_back(std::move(committed_.front()));

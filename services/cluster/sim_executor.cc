@@ -146,6 +146,11 @@ absl::StatusOr<Done> SimExecutor::Store(ChunkWork& work) {
   LONGWAVE_ASSIGN_OR_RETURN(output, objects_->Write(OutputName(key.job, key.epoch, key.chunk),
                                                     {reinterpret_cast<const char*>(values.data()),
                                                      values.size() * sizeof(float)}));
+  if (!work.assign.last) LONGWAVE_ASSIGN_OR_RETURN(written, WriteBoundary(work));
+  return Done{key, output.bytes, output.sha256, written.sha256, 0};
+}
+
+absl::StatusOr<ObjectInfo> SimExecutor::WriteBoundary(const ChunkWork& work) {
   Boundary boundary;
   boundary.model_hash = work.assign.model_hash;
   boundary.position = work.position() + work.count();
@@ -157,9 +162,8 @@ absl::StatusOr<Done> SimExecutor::Store(ChunkWork& work) {
   }
   std::string bytes;
   LONGWAVE_ASSIGN_OR_RETURN(bytes, FormatBoundary(boundary));
-  LONGWAVE_ASSIGN_OR_RETURN(written,
-                            objects_->Write(BoundaryName(key.job, key.epoch, key.chunk), bytes));
-  return Done{key, output.bytes, output.sha256, written.sha256, 0};
+  const ChunkKey& key = work.key();
+  return objects_->Write(BoundaryName(key.job, key.epoch, key.chunk), bytes);
 }
 
 absl::Status SimExecutor::Fill(const ChunkWork& work, const std::string& name,

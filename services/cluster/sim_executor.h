@@ -49,6 +49,7 @@ class SimExecutor final : public ChunkPipeline {
   bool IsFinal(const absl::Status& status) const override;
 
   StateBytes State(uint64_t value) const;
+  absl::StatusOr<ObjectInfo> WriteBoundary(const ChunkWork& work);
 
   const std::unique_ptr<ObjectStore> objects_;
   const SimDevice device_;

@@ -191,6 +191,7 @@ class Resume(CliTest):
                 got = self.outputs()
                 self.assertEqual(got, self.undisturbed(*arguments))
         # A long output, of which nothing is used, and then a short one with points of its own.
+        source.write_text(text)
         long, short = ["--task", "logits", "--chunk", "600"], self.path("short.txt", "TTT" + text[:5000])
         self.stopped(model, source, *long, points=1)
         result = self.run_ok(model, short, *long, "--out", self.out, "--checkpoint", 0)

@@ -96,8 +96,8 @@ class Fuzzed {
 };
 
 void CheckResponse(const ApiResponse& response) {
-  static const auto* known = new std::set<int>{200, 201, 204, 206, 304, 400, 401, 403, 404,
-                                               405, 409, 413, 416, 429, 503, 504};
+  static const auto* known = new std::set<int>{200, 201, 204, 206, 304, 400, 401, 403,
+                                               404, 405, 409, 413, 416, 429, 503, 504};
   if (!known->contains(response.status)) {
     std::fprintf(stderr, "%d %s\n", response.status, response.body.c_str());
   }
