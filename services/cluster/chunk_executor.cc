@@ -12,6 +12,7 @@
 #include "observability/trace.h"
 #include "services/cluster/model_hash.h"
 #include "services/cluster/observed_flow.h"
+#include "services/cluster/wave_flow.h"
 #include "services/run_limits.h"
 #include "services/run_options.h"
 #include "worker/model/weights.h"
@@ -75,12 +76,14 @@ struct ChunkExecutor::Work final : ChunkWork {
 
 ChunkExecutor::ChunkExecutor(std::string name, std::unique_ptr<ObjectStore> objects,
                              std::string models, const ModelOptions& options, int threads,
-                             Exchange* exchange, WorkerProbe& probe, FinishedFn finished)
+                             bool wavefront, Exchange* exchange, WorkerProbe& probe,
+                             FinishedFn finished)
     : ChunkPipeline(exchange, std::move(finished)),
       name_(std::move(name)),
       objects_(std::move(objects)),
       models_(std::move(models)),
       options_(options),
+      wavefront_(wavefront),
       probe_(probe),
       pool_(threads) {
   Start();
@@ -228,7 +231,10 @@ absl::Status ChunkExecutor::Run(Work& work) {
   LONGWAVE_RETURN_IF_ERROR(runner_->Seek(work.position()));
   flow_->Begin(before, work.after);
   ObservedFlow flow(*flow_, work.model->state_specs(), probe_, work.trace.get());
-  LONGWAVE_RETURN_IF_ERROR(work.task->Forward(work.chunk, *runner_, &flow));
+  WaveFlow wave(flow, work.model->state_specs());
+  StateFlow& used = wavefront_ ? static_cast<StateFlow&>(wave) : flow;
+  LONGWAVE_RETURN_IF_ERROR(work.task->Forward(work.chunk, *runner_, &used));
+  LONGWAVE_RETURN_IF_ERROR(wave.End());
   flow.End();
   if (work.task->overlaps()) return absl::OkStatus();
   // These values are read out of the runner before it goes on.

@@ -23,10 +23,10 @@ namespace longwave {
 
 class ChunkExecutor final : public ChunkPipeline {
  public:
-  // `name`: the worker's, for traces.
+  // `name`: the worker's, for traces. `wavefront`: see WaveFlow.
   ChunkExecutor(std::string name, std::unique_ptr<ObjectStore> objects, std::string models,
-                const ModelOptions& options, int threads, Exchange* exchange, WorkerProbe& probe,
-                FinishedFn finished);
+                const ModelOptions& options, int threads, bool wavefront, Exchange* exchange,
+                WorkerProbe& probe, FinishedFn finished);
   ~ChunkExecutor() override;
 
  private:
@@ -52,6 +52,7 @@ class ChunkExecutor final : public ChunkPipeline {
   const std::unique_ptr<ObjectStore> objects_;
   const std::string models_;
   const ModelOptions options_;
+  const bool wavefront_;
   WorkerProbe& probe_;
   ThreadPool pool_;
   std::string model_hash_;  // of model_
