@@ -8,6 +8,8 @@
 #include <cerrno>
 #include <filesystem>
 #include <functional>
+#include <mutex>
+#include <set>
 #include <system_error>
 #include <utility>
 
@@ -22,6 +24,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr absl::string_view kFileScheme = "file://";
+constexpr size_t kFoldersKnown = 4096;
 constexpr int kTries = 10;  // another may remove a folder that was empty just before a file came
 
 absl::Status Error(const std::string& what, int error) { return absl::ErrnoToStatus(error, what); }
@@ -50,6 +53,18 @@ absl::Status Walk(const std::string& folder,
     }
   }
   return code ? Error(folder, code.value()) : absl::OkStatus();
+}
+
+// Another for each folder that is made, even where it takes the name and the number of one that was
+// removed. Empty: the file system does not tell.
+std::string BirthOf(const fs::path& folder) {
+  struct statx info;
+  if (statx(AT_FDCWD, folder.c_str(), 0, STATX_INO | STATX_BTIME, &info) != 0 ||
+      (info.stx_mask & STATX_BTIME) == 0) {
+    return "";
+  }
+  return absl::StrCat(folder.string(), " ", info.stx_ino, " ", info.stx_btime.tv_sec, " ",
+                      info.stx_btime.tv_nsec);
 }
 
 class FileWriter final : public ObjectWriter {
@@ -201,22 +216,32 @@ class FileStore final : public ObjectStore {
   }
 
   // All of them must reach the disk, those too that another caller has just made: an object in them
-  // is said to be there.
+  // is said to be there. Once for each folder that there ever was, which its birth tells.
   absl::Status MakeFolders(fs::path folder) {
     std::error_code code;
     fs::create_directories(folder, code);
     if (code) return Error(folder.string(), code.value());
     for (; folder != folder_; folder = folder.parent_path()) {
       const fs::path above = folder.parent_path();
+      const std::string born = BirthOf(folder);
+      if (!born.empty()) {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        if (on_disk_.contains(born)) continue;
+      }
       const int fd = open(above.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
       if (fd < 0) return Error(above.string(), errno);
       fsync(fd);  // some file systems refuse
       close(fd);
+      const std::lock_guard<std::mutex> lock(mutex_);
+      if (on_disk_.size() >= kFoldersKnown) on_disk_.clear();
+      if (!born.empty()) on_disk_.insert(born);
     }
     return absl::OkStatus();
   }
 
   std::string folder_, uri_;
+  std::mutex mutex_;
+  std::set<std::string> on_disk_;  // folders whose names have reached the disk
 };
 
 }  // namespace

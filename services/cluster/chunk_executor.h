@@ -23,10 +23,10 @@ namespace longwave {
 
 class ChunkExecutor final : public ChunkPipeline {
  public:
-  // `name`: the worker's, for traces.
+  // `name`: the worker's, for traces. `wavefront`: see WaveFlow.
   ChunkExecutor(std::string name, std::unique_ptr<ObjectStore> objects, std::string models,
-                const ModelOptions& options, int threads, Exchange* exchange, WorkerProbe& probe,
-                FinishedFn finished);
+                const ModelOptions& options, int threads, bool wavefront, Exchange* exchange,
+                WorkerProbe& probe, FinishedFn finished);
   ~ChunkExecutor() override;
 
  private:
@@ -45,13 +45,14 @@ class ChunkExecutor final : public ChunkPipeline {
   absl::Status Run(Work& work);
   absl::StatusOr<std::vector<int32_t>> Tokens(const Work& work);
   absl::Status TakeCarry(Work& work);
-  absl::StatusOr<ObjectInfo> WriteBoundary(const Work& work);
+  absl::Status StoreStates(Work& work);
   void WriteTrace(Work& work);
 
   const std::string name_;
   const std::unique_ptr<ObjectStore> objects_;
   const std::string models_;
   const ModelOptions options_;
+  const bool wavefront_;
   WorkerProbe& probe_;
   ThreadPool pool_;
   std::string model_hash_;  // of model_

@@ -107,14 +107,13 @@ absl::Status SimExecutor::Compute(ChunkWork& work) {
   const double share =
       static_cast<double>(work.count()) / static_cast<double>(work.assign.chunk_tokens);
   const std::chrono::duration<double, std::milli> layer_time(device_.layer_ms * share);
-  const double early = device_.wave ? 1.0 : device_.early;
   auto now = std::chrono::steady_clock::now();
   const auto pass = [&](double part) {
     now += std::chrono::duration_cast<std::chrono::steady_clock::duration>(layer_time * part);
-    std::this_thread::sleep_until(now);
   };
   for (int64_t layer = 0; layer < layers; ++layer) {
-    pass(device_.wave ? 0 : early);
+    if (!device_.wave) pass(device_.early);
+    std::this_thread::sleep_until(now);  // for what of the layer before came after its state, too
     const bool late = before->first_missing() <= layer;  // who woke late did not compute longer
     const absl::StatusOr<StateBytes> state = before->Wait(layer);
     if (!state.ok()) return state.status();
@@ -126,10 +125,14 @@ absl::Status SimExecutor::Compute(ChunkWork& work) {
                                               ": the state is ", value, ", of ", (*state)->size(),
                                               " bytes, not that of the chunk before"));
     }
-    if (device_.wave) pass(1);
+    if (device_.wave) {
+      pass(1);
+      std::this_thread::sleep_until(now);
+    }
     work.after->Put(layer, State(StateBefore(layer, chunk + 1)));
-    if (!device_.wave) pass(1 - early);
+    if (!device_.wave) pass(1 - device_.early);
   }
+  std::this_thread::sleep_until(now);
   return absl::OkStatus();
 }
 
