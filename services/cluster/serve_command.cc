@@ -15,6 +15,7 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -36,7 +37,9 @@ namespace {
 
 constexpr int kStopHttpSeconds = 2;
 constexpr auto kLook = std::chrono::milliseconds(50);
-constexpr auto kPlanPause = std::chrono::milliseconds(50);
+// A long input, and an object store's delays, hold up no other job.
+constexpr int kPlanThreads = 8;
+constexpr auto kPlanPause = std::chrono::milliseconds(50) * kPlanThreads;
 constexpr int64_t kObjectsPatienceMs = 20000;  // clients wait; the rest of the server asks again
 
 constexpr char kNotes[] = R"(Examples:
@@ -79,7 +82,7 @@ class Server {
   ~Server() {
     stop_planner_ = true;
     plan_.notify_all();
-    if (planner_thread_.joinable()) planner_thread_.join();
+    for (std::thread& thread : planner_threads_) thread.join();
   }
 
   absl::Status Run() {
@@ -138,7 +141,8 @@ class Server {
     housekeeper_ = std::make_unique<Housekeeper>(
         *store_, *objects_, probe_, [this] { return loop_->leads(); }, health);
     loop_->Start();
-    planner_thread_ = std::thread([this] { Plan(); });
+    planner_ = std::make_unique<Planner>(*store_, *objects_, *models_);
+    for (int i = 0; i < kPlanThreads; ++i) planner_threads_.emplace_back([this] { Plan(); });
     local_ = std::make_unique<LocalWorkers>(
         options_.workers, WorkerArguments(),
         [this](const std::string& name) { loop_->WorkerEnded(name); });
@@ -178,7 +182,7 @@ class Server {
     ApiHooks hooks;
     hooks.workers = [this] { return loop_->Workers(); };
     hooks.metrics = [this] { return probe_.Text(); };
-    hooks.job_created = [this] { plan_.notify_all(); };
+    hooks.job_created = [this] { plan_.notify_one(); };
     hooks.observe = [this](absl::string_view route, int status, double seconds) {
       const std::pair<absl::string_view, absl::string_view> method_path =
           absl::StrSplit(route, absl::MaxSplits(' ', 1));
@@ -219,17 +223,18 @@ class Server {
   }
 
   void Plan() {
-    Planner planner(*store_, *objects_, *models_);
-    absl::Status said;
     while (!stop_planner_) {
       if (!loop_->leads()) {
         PausePlanning();
         continue;
       }
       const absl::StatusOr<bool> planned =
-          planner.PlanOne([this] { return stop_planner_.load(); }, WallClockMs());
-      if (planned.status() != said && !planned.ok()) Warn("cannot plan", planned.status());
-      said = planned.status();
+          planner_->PlanOne([this] { return stop_planner_.load(); }, WallClockMs());
+      if (!planned.ok() || *planned) {
+        const std::lock_guard<std::mutex> lock(plan_mutex_);
+        if (!planned.ok() && planned.status() != plan_said_) Warn("cannot plan", planned.status());
+        plan_said_ = planned.status();
+      }
       if (planned.ok() && *planned) {
         loop_->Wake();
       } else {
@@ -238,8 +243,8 @@ class Server {
     }
   }
 
-  // Until a job comes in here; other servers' are noticed at the latest after kPlanPause, and so is
-  // one that comes in between a look and its pause.
+  // Until a job comes in here. Other servers' are noticed at the latest after kPlanPause, and so is
+  // one that comes in between a look and its pause: a thread looks every 50 ms or so.
   void PausePlanning() {
     std::unique_lock<std::mutex> lock(plan_mutex_);
     plan_.wait_for(lock, kPlanPause);
@@ -274,7 +279,9 @@ class Server {
   std::atomic<bool> stop_planner_ = false;
   std::mutex plan_mutex_;
   std::condition_variable plan_;
-  std::thread planner_thread_;
+  absl::Status plan_said_;  // what came of planning last: only what is new is said
+  std::unique_ptr<Planner> planner_;
+  std::vector<std::thread> planner_threads_;
   std::unique_ptr<LocalWorkers> local_;
   std::unique_ptr<HttpServer> http_;
 };
