@@ -11,7 +11,7 @@ from random_model import D_STATE, SHAPES  # noqa: E402
 
 # Until a run over several GPUs says it: a message between two workers on one host, seconds and bytes a second.
 ASSUMED_LINKS = {"nccl": (60e-6, 100e9), "zmq": (200e-6, 2e9)}
-ASSUMED_JOB = 0.015  # seconds of a job that do not depend on its length
+ASSUMED_JOB = 0.010  # seconds of a job that do not depend on its length: what simulated devices' took on a disk
 ASSUMED_DISPATCH = 0.4e-3  # of the scheduler's thread, a chunk
 STATE_SHARE = 0.5  # of the mixer's time, for the pass over k and v that makes the state alone
 
@@ -123,21 +123,43 @@ def launch(measured):
 # ---- the fit on runs of tests/bench/scaling.py ----
 
 
+@dataclasses.dataclass
+class Fit:
+    chunk: float  # T
+    job: float  # j
+    round: float  # r
+    handover: float  # delta
+
+
 def fit(rows, way):
-    """(T, j, delta) of rows of one model, chunk and kind of device: T and j of one worker's runs, delta by least
-    squares over the others of `way` (0 or more). None where there are none."""
+    """Of rows of one model, chunk and kind of device: T and j from the runs of one worker, r and delta, 0 or more,
+    by least squares of relative errors over those of `way`. None where either are missing."""
     chunks = {id(row): math.ceil(row["tokens"] / row["chunk"]) for row in rows}
     alone = [row for row in rows if row["workers"] == 1 and chunks[id(row)] > 1]
-    if not alone:
+    more = [row for row in rows if row["way"] == way and row["workers"] > 1]
+    if not alone or not more:
         return None
     longest = max(alone, key=lambda row: row["tokens"])
     chunk = ((longest["last_commit_seconds"] - longest["first_commit_seconds"]) / (chunks[id(longest)] - 1))
-    job = min(row["median_seconds"] - chunks[id(row)] * chunk for row in alone)
-    above = below = 0.0
-    for row in rows:
-        steps = (chunks[id(row)] - 1) % row["workers"]
-        if row["way"] == way and steps:
-            rounds = math.ceil(chunks[id(row)] / row["workers"])
-            above += steps * (row["median_seconds"] - job - rounds * chunk)
-            below += steps * steps
-    return chunk, job, (max(0.0, above / below) if below else None)
+    job = max(0.0, min(min(row["seconds"]) - chunks[id(row)] * chunk for row in alone))
+    equations = []  # rounds r + steps delta = excess, all over the run's time
+    for row in more:
+        rounds, steps = math.ceil(chunks[id(row)] / row["workers"]), (chunks[id(row)] - 1) % row["workers"]
+        excess = min(row["seconds"]) - job - rounds * chunk
+        equations.append([value / min(row["seconds"]) for value in (rounds, steps, excess)])
+    each, handover = least_squares(equations)
+    return Fit(chunk, job, each, handover)
+
+
+def least_squares(equations):
+    """(x, y), neither below 0, for equations a x + b y = c."""
+    aa, ab, bb, ac, bc = (sum(values) for values in zip(*(
+        (a * a, a * b, b * b, a * c, b * c) for a, b, c in equations)))
+    determinant = aa * bb - ab * ab
+    if determinant > 1e-9 * aa * bb:
+        x, y = (bb * ac - ab * bc) / determinant, (aa * bc - ab * ac) / determinant
+        if x >= 0 and y >= 0:
+            return x, y
+    only_x, only_y = max(0.0, ac / aa) if aa else 0.0, max(0.0, bc / bb) if bb else 0.0
+    return min(((only_x, 0.0), (0.0, only_y)), key=lambda found: sum(
+        (a * found[0] + b * found[1] - c)**2 for a, b, c in equations))

@@ -11,6 +11,7 @@ only.
 """
 
 import argparse
+import dataclasses
 import json
 import math
 import pathlib
@@ -64,14 +65,14 @@ def groups(run):
     return {key: rows for key, rows in found.items() if any(row["workers"] == 1 for row in rows)}
 
 
-def fitted(run):
-    """[(model, chunk, way, T, j, delta or None, rows)]"""
+def fitted(run, most_workers=math.inf):
+    """[(model, chunk, way, Fit on rows of at most so many workers, all rows)]"""
     found = []
     for (name, chunk), rows in groups(run).items():
         for way in ("nccl", "zmq"):
-            fit = model.fit(rows, way)
-            if fit and fit[2] is not None:
-                found.append((name, chunk, way, *fit, [row for row in rows if row["way"] in ("one", way)]))
+            fit = model.fit([row for row in rows if row["workers"] <= most_workers], way)
+            if fit:
+                found.append((name, chunk, way, fit, rows))
     return found
 
 
@@ -81,17 +82,17 @@ def fitted(run):
 def fit_table(runs):
     lines = []
     for folder, run in runs:
-        for name, chunk, way, chunk_seconds, job, delta, rows in fitted(run):
-            widest = max(row["workers"] for row in rows)
-            lines.append([f"[{folder}](benchmarks/scaling/{folder}/results.json)", name, human(chunk), way,
-                          widest, ms(chunk_seconds), ms(job), ms(delta)])
-    return table(["run", "model", "chunk", "link", "workers up to", "T, ms", "j, ms", "delta, ms"], lines, 4)
+        for name, chunk, way, fit, rows in fitted(run):
+            widest = max(row["workers"] for row in rows if row["way"] == way)
+            lines.append([f"[{folder}](benchmarks/scaling/{folder}/results.json)", name, human(chunk), way, widest,
+                          ms(fit.chunk), ms(fit.job), ms(fit.round), ms(fit.handover)])
+    return table(["run", "model", "chunk", "link", "workers up to", "T, ms", "j, ms", "r, ms", "delta, ms"], lines, 4)
 
 
 def links_of(runs):
-    """{(model, link): (delta, j)} of GPUs, where they were fitted."""
-    return {(name, way): (delta, job) for _, run in runs if run["devices"].startswith("cuda")
-            for name, _, way, _, job, delta, _ in fitted(run)}
+    """{(model, link): Fit} of GPUs."""
+    return {(name, way): fit for _, run in runs if run["devices"].startswith("cuda")
+            for name, _, way, fit, _ in fitted(run)}
 
 
 def predict(measured, links, shape, link, tokens, workers):
@@ -99,7 +100,9 @@ def predict(measured, links, shape, link, tokens, workers):
     best = None
     for chunk in CHUNKS:
         run = model.model_run(measured, shape, chunk)
-        run.handover, run.job = links.get((shape, link), (model.handover(shape, link), model.ASSUMED_JOB))
+        fit = links.get((shape, link))
+        run.handover, run.job = ((fit.handover, fit.job) if fit else
+                                 (model.handover(shape, link), model.ASSUMED_JOB))
         run.dispatch = model.ASSUMED_DISPATCH
         chunks = math.ceil(tokens / chunk)
         if chunks >= workers or chunk == CHUNKS[0]:
@@ -142,36 +145,44 @@ def gpu_table(measured):
                   "delta ZeroMQ, ms"], lines, 3)
 
 
-def beside(run):
-    """Rows of measured runs with what the model says, fitted on those of at most 8 workers."""
-    found = []
-    for (name, chunk), rows in groups(run).items():
-        few = [row for row in rows if row["workers"] <= 8]
-        for way in ("nccl", "zmq"):
-            fit = model.fit(few, way)
-            if not fit or fit[2] is None:
+def beside(run, measured):
+    """[(row with its efficiency, its chunks, seconds and efficiency that the model says)], fitted on the rows of at most 8 workers;
+    the one worker's only once."""
+    found, alone = [], set()
+    for name, chunk, way, fit, rows in fitted(run, 8):
+        if run["devices"].startswith("sim"):
+            base = sim_run(rows[0])
+        elif run["devices"].startswith("cuda"):
+            base = model.model_run(measured, name, chunk)
+        else:
+            base = model.Run(1, 0)  # nothing is known of its layers: no wavefront
+        base.head, base.job, base.handover = fit.chunk - base.layers * base.layer, fit.job, fit.handover
+        several = dataclasses.replace(base, head=base.head + fit.round)
+        one = {row["tokens"]: min(row["seconds"]) for row in rows if row["workers"] == 1}
+        for row in rows:
+            wave = row["way"] == "wave" and row["link"] == way and base.layer > 0
+            key = name, chunk, row["tokens"]
+            if (not wave and row["way"] not in ("one", way)) or (row["way"] == "one" and key in alone):
                 continue
-            base = sim_run(rows[0]) if run["devices"].startswith("sim") else model.Run(1, 0)
-            base.head = max(0.0, fit[0] - base.layers * base.layer)
-            base.job, base.handover = fit[1], fit[2]
-            for row in rows:
-                if row["way"] in ("one", way) or (row["way"] == "wave" and row["link"] == way
-                                                  and run["devices"].startswith("sim")):
-                    chunks = math.ceil(row["tokens"] / row["chunk"])
-                    predicted = base.seconds(chunks, row["workers"], row["way"] == "wave")
-                    found.append((row, chunks, predicted, base.seconds(chunks, 1) / row["workers"] / predicted))
+            if row["way"] == "one":
+                alone.add(key)
+            chunks = math.ceil(row["tokens"] / row["chunk"])
+            predicted = (base if row["workers"] == 1 else several).seconds(chunks, row["workers"], wave)
+            if row["tokens"] in one:
+                row["efficiency"] = one[row["tokens"]] / row["workers"] / min(row["seconds"])
+            found.append((row, chunks, predicted, base.seconds(chunks, 1) / row["workers"] / predicted))
     return found
 
 
-def beside_table(runs):
+def beside_table(runs, measured):
     lines = []
     for folder, run in runs:
         for row, chunks, predicted, efficiency in sorted(
-                beside(run), key=lambda item: (item[1], item[0]["workers"], item[0]["way"])):
-            lines.append([folder, row["way"], chunks, row["workers"], number(row["median_seconds"]),
+                beside(run, measured), key=lambda item: (item[0]["model"], item[1], item[0]["workers"], item[0]["way"])):
+            lines.append([folder, row["model"], row["way"], chunks, row["workers"], number(min(row["seconds"])),
                           number(predicted), percent(row["efficiency"]) if "efficiency" in row else "",
                           percent(efficiency)])
-    return table(["run", "way", "chunks", "workers", "s", "s, model", "efficiency", "model"], lines, 2)
+    return table(["run", "model", "way", "chunks", "workers", "s", "s, model", "efficiency", "model"], lines, 3)
 
 
 def pipeline_table(pipeline):
@@ -241,13 +252,11 @@ def plots(runs, measured):
     for folder, run in runs:
         for name in sorted({row["model"] for row in run["rows"]}):
             lines = {}
-            for row, chunks, _, efficiency in beside(run):
-                if row["model"] == name and "efficiency" in row:
-                    for way in ([row["way"]] if row["way"] != "one" else ["zmq"]):
-                        key = f"{way}, {human(row['tokens'])}"
-                        lines.setdefault(key, ([], True))[0].append((row["workers"], row["efficiency"]))
-                        lines.setdefault(key + ", model", ([], False))[0].append((row["workers"], efficiency))
-            lines = {key: line for key, line in lines.items() if len(line[0]) > 1}
+            for row, chunks, _, efficiency in beside(run, measured):
+                if row["model"] == name and "efficiency" in row and row["workers"] > 1:
+                    key = f"{row['way']}, {human(row['tokens'])}"
+                    lines.setdefault(key, ([(1, 1.0)], True))[0].append((row["workers"], row["efficiency"]))
+                    lines.setdefault(key + ", model", ([(1, 1.0)], False))[0].append((row["workers"], efficiency))
             if lines:
                 found[f"scaling/{folder}/{name}.svg"] = plot(
                     f"Parallel efficiency: {folder}, {name}", run["devices"], lines)
@@ -268,7 +277,7 @@ def plots(runs, measured):
 def make_page():
     runs, measured, pipeline = load()
     parts = {"one gpu": gpu_table(measured), "fit": fit_table(runs), "prediction": prediction_table(measured, runs),
-             "beside": beside_table(runs), "pipeline": pipeline_table(pipeline)}
+             "beside": beside_table(runs, measured), "pipeline": pipeline_table(pipeline)}
     pictures = plots(runs, measured)
     parts["plots"] = [f"![{pathlib.Path(name).stem}](benchmarks/{name})" for name in pictures]
     page = PAGE.read_text()
