@@ -65,8 +65,10 @@ struct ChunkExecutor::Work final : ChunkWork {
   std::unique_ptr<ChunkTask> task;
   std::unique_ptr<ObjectWriter> output;
   std::vector<int32_t> tokens;
-  TokenChunk chunk;                      // of `tokens`
-  std::unique_ptr<TraceRecorder> trace;  // null: nobody asked for one
+  TokenChunk chunk;  // of `tokens`
+  std::unique_ptr<ObjectWriter> boundary_object;
+  std::unique_ptr<BoundaryWriter> boundary_writer;  // into that one
+  std::unique_ptr<TraceRecorder> trace;             // null: nobody asked for one
   Seconds began = Now();
 
   absl::Status Append(absl::Span<const float> values) { return output->Append(Bytes(values)); }
@@ -261,10 +263,14 @@ absl::Status ChunkExecutor::TakeCarry(Work& work) {
 
 absl::Status ChunkExecutor::TakeValues(ChunkWork& chunk) {
   Work& work = static_cast<Work&>(chunk);
-  if (!work.task->overlaps()) return absl::OkStatus();
+  absl::Status stored;
+  if (!work.assign.last && !work.dropped) {
+    const ScopedSpan span(work.trace.get(), "states", -1, TraceLane::kObjects);
+    stored = StoreStates(work);
+  }
+  if (!work.task->overlaps()) return stored;
   const ScopedSpan span(work.trace.get(), "values", -1, TraceLane::kObjects);
   // All are taken, stored or not: the next chunk's come after them.
-  absl::Status stored;
   const auto sink = [&](absl::Span<const float> values) {
     if (stored.ok()) stored = work.Append(values);
     return absl::OkStatus();
@@ -290,8 +296,9 @@ absl::StatusOr<Done> ChunkExecutor::Store(ChunkWork& chunk) {
   if (!work.assign.last) {
     const Seconds began = Now();
     const ScopedSpan span(work.trace.get(), "boundary", -1, TraceLane::kObjects);
+    LONGWAVE_RETURN_IF_ERROR(work.boundary_writer->End(work.task->carry()));
     ObjectInfo boundary;
-    LONGWAVE_ASSIGN_OR_RETURN(boundary, WriteBoundary(work));
+    LONGWAVE_ASSIGN_OR_RETURN(boundary, work.boundary_object->Commit());
     probe_.BoundaryWritten(Now() - began, boundary.bytes);
     boundary_sha256 = boundary.sha256;
   }
@@ -318,23 +325,23 @@ void ChunkExecutor::WriteTrace(Work& work) {
   if (!written.ok()) log::Warning("no trace", {{"job", key.job}, {"error", written.message()}});
 }
 
-absl::StatusOr<ObjectInfo> ChunkExecutor::WriteBoundary(const Work& work) {
-  Boundary boundary;
-  boundary.model_hash = work.assign.model_hash;
-  boundary.position = work.position() + work.count();
-  boundary.carry.assign(work.task->carry().begin(), work.task->carry().end());
+// Each as soon as it is there, while the chunk is computed.
+absl::Status ChunkExecutor::StoreStates(Work& work) {
+  const ChunkKey& key = work.key();
+  LONGWAVE_ASSIGN_OR_RETURN(work.boundary_object,
+                            objects_->Create(BoundaryName(key.job, key.epoch, key.chunk)));
+  work.boundary_writer = std::make_unique<BoundaryWriter>(
+      [&work](absl::string_view bytes) { return work.boundary_object->Append(bytes); });
+  BoundaryWriter& writer = *work.boundary_writer;
+  LONGWAVE_RETURN_IF_ERROR(
+      writer.Begin(work.assign.model_hash, work.position() + work.count(), work.carry_index()));
   for (int64_t i = 0; i < work.carry_index(); ++i) {
     const StateTensorSpec& spec = work.model->state_specs()[i];
-    const absl::StatusOr<StateBytes> bytes = work.after->Wait(i);
-    if (!bytes.ok()) return bytes.status();
-    std::vector<float> values((*bytes)->size() / sizeof(float));
-    std::memcpy(values.data(), (*bytes)->data(), (*bytes)->size());
-    boundary.tensors.push_back({spec.name, spec.shape, std::move(values)});
+    StateBytes values;
+    LONGWAVE_ASSIGN_OR_RETURN(values, work.after->Wait(i));
+    LONGWAVE_RETURN_IF_ERROR(writer.Tensor(spec.name, spec.shape, *values));
   }
-  const absl::StatusOr<std::string> bytes = FormatBoundary(boundary);
-  if (!bytes.ok()) return bytes.status();
-  const ChunkKey& key = work.key();
-  return objects_->Write(BoundaryName(key.job, key.epoch, key.chunk), *bytes);
+  return absl::OkStatus();
 }
 
 }  // namespace longwave

@@ -44,7 +44,7 @@ class ChunkExecutor final : public ChunkPipeline {
   absl::Status Run(Work& work);
   absl::StatusOr<std::vector<int32_t>> Tokens(const Work& work);
   absl::Status TakeCarry(Work& work);
-  absl::StatusOr<ObjectInfo> WriteBoundary(const Work& work);
+  absl::Status StoreStates(Work& work);
   void WriteTrace(Work& work);
 
   const std::string name_;
