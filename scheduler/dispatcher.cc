@@ -180,7 +180,12 @@ void Dispatcher::On(const std::string& worker, const HandBack& message) {
   Settle(worker, message.key, store_.HandBack(message.key), "it was handed back");
 }
 
-void Dispatcher::On(const std::string& worker, const Goodbye&) {
+void Dispatcher::On(const std::string& worker, const Goodbye& message) {
+  if (message.device_failed) {
+    options_.probe->DeviceFailed();
+    log::Error("a worker's device failed",
+               {{"worker", worker}, {"device", workers_[worker].info.device}});
+  }
   const std::vector<Place> leases = workers_[worker].leases;
   for (const Place& place : leases) {
     const auto held = leases_.find(place);

@@ -390,6 +390,15 @@ TEST_F(DispatcherTest, AnEndedWorkerIsLostAtOnceAndOneThatLeavesIsNot) {
   EXPECT_THAT(job->error, HasSubstr("workers w2, w3, w4"));
 }
 
+TEST_F(DispatcherTest, ADeviceThatFailedIsCounted) {
+  Join("v");
+  Join("w");
+  Say("v", Goodbye{});
+  Say("w", Goodbye{true});
+  Say("w", Goodbye{true});  // nobody knows it any more
+  EXPECT_THAT(probe_.Text(), HasSubstr("\nlongwave_device_failures_total 1\n"));
+}
+
 TEST_F(DispatcherTest, WhereOthersAreLostTooTheChunkIsNotToBlame) {
   Join("idle0");
   Add("a", 1);

@@ -38,7 +38,9 @@ void Fields(Codec& c, HandBack& m) {
   c(m.key);
 }
 template <typename Codec>
-void Fields(Codec&, Goodbye&) {}
+void Fields(Codec& c, Goodbye& m) {
+  c(m.device_failed);
+}
 template <typename Codec>
 void Fields(Codec& c, Welcome& m) {
   c(m.objects), c(m.models), c(m.heartbeat_ms), c(m.lease_ms);

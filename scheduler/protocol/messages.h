@@ -15,7 +15,7 @@
 
 namespace longwave {
 
-inline constexpr uint16_t kProtocolVersion = 2;
+inline constexpr uint16_t kProtocolVersion = 3;
 inline constexpr int64_t kMaxMessageBytes = 1 << 20;
 inline constexpr int64_t kMostSlots = 1024;  // chunks that a worker may hold
 
@@ -50,6 +50,7 @@ struct HandBack {  // not computed
   bool operator==(const HandBack&) const = default;
 };
 struct Goodbye {
+  bool device_failed = false;  // it ends because of that
   bool operator==(const Goodbye&) const = default;
 };
 

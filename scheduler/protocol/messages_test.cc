@@ -25,7 +25,7 @@ std::vector<Message> All() {
           Done{key, 32768, "aa", "bb", 1500},
           Failed{key, true, std::string("token id 300\0x", 14)},
           HandBack{key},
-          Goodbye{},
+          Goodbye{true},
           Welcome{"file:///data/objects", "/models", 1000, 6000},
           assign,
           BoundaryReady{key, {"jobs/a/1/2.boundary", "feed"}},

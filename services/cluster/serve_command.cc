@@ -20,6 +20,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "observability/log.h"
+#include "scheduler/observed_objects.h"
 #include "services/cluster/api.h"
 #include "services/cluster/dispatch_loop.h"
 #include "services/cluster/housekeeper.h"
@@ -110,7 +111,7 @@ class Server {
     if (!data.ok()) return data.status();
     absl::StatusOr<std::unique_ptr<SqlDatabase>> database = OpenDatabase(options_.StoreUri(*data));
     if (!database.ok()) return database.status();
-    absl::StatusOr<std::unique_ptr<JobStore>> store = JobStore::Open(*std::move(database));
+    absl::StatusOr<std::unique_ptr<JobStore>> store = JobStore::Open(*std::move(database), &probe_);
     if (!store.ok()) return store.status();
     store_ = *std::move(store);
     tokens_ = std::make_unique<TokenStore>(store_->database());
@@ -118,7 +119,7 @@ class Server {
     absl::StatusOr<std::unique_ptr<ObjectStore>> objects =
         ObjectStore::Open(options_.ObjectsUri(*data), kObjectsPatienceMs);
     if (!objects.ok()) return objects.status();
-    objects_ = *std::move(objects);
+    objects_ = Observe(*std::move(objects), probe_.objects());
     models_ = std::make_unique<ModelCatalog>(std::filesystem::canonical(options_.models).string());
     absl::StatusOr<CurveKey> key = CurveKey();
     if (!options_.curve_key.empty()) key = ReadCurveKey(options_.curve_key);
@@ -138,8 +139,7 @@ class Server {
     const auto health = [this](const absl::Status& status) { Health(status); };
     loop_ = std::make_unique<DispatchLoop>(*store_, dispatching, *std::move(socket),
                                            options_.worker_advertise, health);
-    housekeeper_ = std::make_unique<Housekeeper>(
-        *store_, *objects_, probe_, [this] { return loop_->leads(); }, health);
+    housekeeper_ = std::make_unique<Housekeeper>(*store_, *objects_, *loop_, probe_, health);
     loop_->Start();
     planner_ = std::make_unique<Planner>(*store_, *objects_, *models_);
     for (int i = 0; i < kPlanThreads; ++i) planner_threads_.emplace_back([this] { Plan(); });
@@ -266,13 +266,13 @@ class Server {
 
   const ServeOptions& options_;
   DataLock lock_;
+  ServerProbe probe_;
   std::string listening_;  // for workers
   std::unique_ptr<JobStore> store_;
   std::unique_ptr<TokenStore> tokens_;
   std::unique_ptr<SessionStore> sessions_;
   std::unique_ptr<ObjectStore> objects_;
   std::unique_ptr<ModelCatalog> models_;
-  ServerProbe probe_;
   std::unique_ptr<Api> api_;
   std::unique_ptr<DispatchLoop> loop_;
   std::unique_ptr<Housekeeper> housekeeper_;

@@ -17,6 +17,7 @@
 #include "observability/log.h"
 #include "observability/server_probe.h"
 #include "observability/worker_probe.h"
+#include "scheduler/observed_objects.h"
 #include "services/cluster/chunk_executor.h"
 #include "services/cluster/sim_executor.h"
 #include "services/cluster/status_listener.h"
@@ -118,7 +119,8 @@ absl::Status RunWorker(const WorkerOptions& options, const std::string& name,
           ChunkPipeline::FinishedFn finished) -> absl::StatusOr<std::unique_ptr<ChunkPipeline>> {
     auto objects = ObjectStore::Open(welcome.objects);
     if (!objects.ok()) return objects.status();
-    return pipeline(*std::move(objects), welcome, exchange->get(), std::move(finished));
+    return pipeline(Observe(*std::move(objects), probe.objects()), welcome, exchange->get(),
+                    std::move(finished));
   };
   WorkerLoop loop(*std::move(socket), loop_options, prepare);
   return loop.Run([] { return StopSignal() != 0; });

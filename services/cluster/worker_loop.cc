@@ -33,7 +33,7 @@ absl::Status WorkerLoop::Run(const std::function<bool()>& stop) {
     const int64_t patience = std::max(welcome_.lease_ms, 2 * welcome_.heartbeat_ms);
     const bool alone = NowMs() > heard_ms_ + patience;
     if (leaving_ && (held_.empty() || alone)) {
-      socket_->Send("", Goodbye{});
+      socket_->Send("", Goodbye{!health_.ok()});
       return health_;
     }
     if (NowMs() >= spoken_ms + welcome_.heartbeat_ms) {

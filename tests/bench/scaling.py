@@ -41,6 +41,7 @@ from random_model import SHAPES, write_model  # noqa: E402
 
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
 WAYS = ("nccl", "zmq", "wave")  # wave: the naive wavefront, by the first link that there is
+SIMULATED_A_PROCESS = 16
 LONGEST_JOB = 600  # seconds
 NCCL_WARM_UP = 20  # seconds at most until the communicators are there
 
@@ -119,7 +120,9 @@ class Way:
         devices = self.options.devices
         if devices.startswith("sim"):
             device = f"{devices}{',' if ':' in devices else ':'}wave={int(self.wave)}"
-            return [["--device", device, "--count", str(self.workers)]]
+            processes = -(-self.workers // SIMULATED_A_PROCESS)
+            shares = [self.workers // processes + (i < self.workers % processes) for i in range(processes)]
+            return [["--device", device, "--count", str(share)] for share in shares]
         wave = ["--wavefront"] if self.wave else []
         if devices == "cpu":
             return [["--device", "cpu", "--threads", "1", *wave]] * self.workers

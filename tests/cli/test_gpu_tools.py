@@ -1,5 +1,6 @@
 """The scripts around the GPU's tests and benches, as far as they go without one."""
 
+import dataclasses
 import gzip
 import importlib.util
 import json
@@ -273,6 +274,46 @@ class Scaling(CliTest):
                              capture_output=True, text=True, check=False)
         self.assertEqual(run.returncode, 2)
         self.assertIn("huge", run.stderr)
+
+
+class ScalingModel(unittest.TestCase):
+    """What docs/scaling.md says: its formula against the recurrence, and the fit against runs that it made."""
+
+    def setUp(self):
+        sys.path.insert(0, str(SOURCE / "docs/benchmarks"))
+        self.addCleanup(sys.path.remove, str(SOURCE / "docs/benchmarks"))
+        self.model = importlib.import_module("scaling_model")
+
+    def test_formula(self):
+        for chunks, workers, layer, handover, dispatch in ((16, 8, 2e-3, 5e-4, 0), (17, 8, 2e-3, 5e-4, 1e-4),
+                                                           (64, 1, 1e-3, 1e-3, 0), (600, 200, 1e-4, 1e-3, 0),
+                                                           (600, 200, 1e-4, 1e-5, 2e-3)):
+            run = self.model.Run(12, layer, 1e-3, 0.25, handover, 0.01, dispatch)
+            for wave in (False, True):
+                self.assertAlmostEqual(run.seconds(chunks, workers, wave), run.closed(chunks, workers, wave), 9)
+
+    def test_wavefront_of_one_chunk_each(self):
+        run = self.model.Run(24, 1e-3)
+        self.assertAlmostEqual(run.efficiency(8, 8, wave=True), 24 / 31, 9)
+
+    def test_fit(self):
+        several = self.model.Run(12, 2e-3, 0.021, 0.25, 4e-4, 0.01)  # 1 ms a round more than alone
+        rows = []
+        for workers, run in ((1, dataclasses.replace(several, head=0.02)), (2, several), (4, several)):
+            for chunks in (16, 64):
+                seconds = run.seconds(chunks, workers)
+                rows.append({"workers": workers, "way": "one" if workers == 1 else "zmq", "tokens": chunks,
+                             "chunk": 1, "seconds": [seconds, 2 * seconds], "first_commit_seconds": run.chunk,
+                             "last_commit_seconds": run.chunk * chunks})
+        fit = self.model.fit(rows, "zmq")
+        for value, expected in ((fit.chunk, 0.044), (fit.job, 0.01), (fit.round, 1e-3), (fit.handover, 4e-4)):
+            self.assertAlmostEqual(value, expected, 9)
+        self.assertIsNone(self.model.fit(rows, "nccl"))
+
+    def test_the_committed_page(self):
+        run = subprocess.run([sys.executable, "-B", str(SOURCE / "docs/benchmarks/scaling_page.py"), "--check"],
+                             capture_output=True, text=True, check=False)
+        self.assertEqual(run.returncode, 0, run.stderr)
 
 
 class Page(CliTest):

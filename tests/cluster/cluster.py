@@ -195,10 +195,10 @@ class ClusterTest(CliTest):
         self.addCleanup(lambda: server.process.poll() is None and server.kill())
         return server
 
-    def worker(self, server, *options, connect=None, inside=()):
+    def worker(self, server, *options, connect=None, inside=(), log=None):
         if "--device" not in options:
             options = ("--device", "cpu", *options)
-        with open(self.folder / "worker.err", "a") as errors:
+        with open(log or self.folder / "worker.err", "a") as errors:
             process = subprocess.Popen(
                 [*inside, PROGRAM, "worker", "--connect", connect or server.worker_listen,
                  "--threads", "1", *options], stderr=errors)
