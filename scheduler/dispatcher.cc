@@ -205,18 +205,20 @@ void Dispatcher::On(const std::string& worker, const Done& message) {
   }
   // Not leased, as far as is known here: the store knows. The answer to a commit may have been
   // lost.
-  const auto committed = store_.CommitChunks({CommitOf(message)}, now_ms_);
+  const Commit commit = CommitOf(message);
+  const auto committed = store_.CommitChunks({commit}, now_ms_);
   if (!committed.ok()) return;
   const absl::StatusOr<Job>& job = committed->front();
   if (job.ok()) {
-    Committed(worker, message.key, *job);
+    Committed(worker, commit, *job);
   } else if (IsRefusal(job.status())) {
     options_.probe->StaleReport();
     send_(worker, Dropped{message.key, std::string(job.status().message())});
   }
 }
 
-void Dispatcher::Committed(const std::string& worker, const ChunkKey& key, const Job& job) {
+void Dispatcher::Committed(const std::string& worker, const Commit& commit, const Job& job) {
+  const ChunkKey& key = commit.key;
   options_.probe->ChunkCommitted(job.ChunkTokens(key.chunk));
   log::Info("chunk committed",
             {{"job", key.job}, {"chunk", key.chunk}, {"epoch", key.epoch}, {"worker", worker}});
@@ -224,7 +226,8 @@ void Dispatcher::Committed(const std::string& worker, const ChunkKey& key, const
   send_(worker, longwave::Committed{key});
   const auto next = leases_.find({key.job, key.chunk + 1});
   if (next == leases_.end()) return;
-  BoundaryReady ready{next->second.key, BoundaryName(key.job, key.epoch, key.chunk)};
+  BoundaryReady ready{next->second.key,
+                      {BoundaryName(key.job, key.epoch, key.chunk), commit.result.boundary_sha256}};
   if (next->second.assign.has_value()) {
     next->second.assign->boundary = ready.boundary;  // should it have to be sent again
   }
@@ -265,7 +268,7 @@ absl::Status Dispatcher::CommitDone() {
         }
       }
       Release(key);
-      Committed(workers[i], key, *job);
+      Committed(workers[i], commits[i], *job);
     } else if (IsRefusal(job.status())) {
       options_.probe->StaleReport();
       send_(workers[i], Dropped{key, std::string(job.status().message())});
@@ -400,9 +403,11 @@ Assign Dispatcher::AssignOf(const Lease& lease) const {
   Assign assign;
   assign.key = lease.key;
   if (lease.key.chunk == 0) {
-    if (job.start_position > 0) assign.boundary = job.start_boundary;
+    // That of a session, whose hash no row has: the object's own must do.
+    if (job.start_position > 0) assign.boundary = {job.start_boundary, ""};
   } else if (lease.before_worker.empty()) {
-    assign.boundary = BoundaryName(job.id, lease.before_epoch, lease.key.chunk - 1);
+    assign.boundary = {BoundaryName(job.id, lease.before_epoch, lease.key.chunk - 1),
+                       lease.before_sha256};
   } else {
     assign.before = StreamName({job.id, lease.key.chunk - 1, lease.before_epoch});
     const auto before = workers_.find(lease.before_worker);

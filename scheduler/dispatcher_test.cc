@@ -133,7 +133,7 @@ TEST_F(DispatcherTest, ARegisteredWorkerGetsAChunk) {
   EXPECT_EQ(assign.key, (ChunkKey{"a", 0, 1}));
   EXPECT_EQ(assign.chunk_tokens, kChunk);
   EXPECT_EQ(assign.length, 13);
-  EXPECT_EQ(assign.boundary + assign.before + assign.before_links, "");
+  EXPECT_EQ(assign.boundary.name + assign.before + assign.before_links, "");
   Sent();
   Tick();
   Say("w", Report{1, 1 << 20, {}});  // the assignment was lost on its way
@@ -151,7 +151,7 @@ TEST_F(DispatcherTest, ARegisteredWorkerGetsAChunk) {
   Tick();
   const Assign next = std::get<Assign>(sent_.back().second);
   EXPECT_EQ(next.key, (ChunkKey{"a", 1, 2}));
-  EXPECT_EQ(next.boundary, BoundaryName("a", 1, 0));
+  EXPECT_EQ(next.boundary, (BoundaryObject{BoundaryName("a", 1, 0), "b"}));
   EXPECT_FALSE(assign.last);
   EXPECT_TRUE(next.last);
   EXPECT_EQ(complete_, 0);
@@ -172,7 +172,7 @@ TEST_F(DispatcherTest, AJobSpreadsOverThoseWhoAreIdleAndCommitsInOrder) {
   EXPECT_EQ(given["a/1"].second.before, StreamName(given["a/0"].second.key));
   EXPECT_EQ(given["a/1"].second.before_links, "tcp://u");
   EXPECT_EQ(given["a/2"].second.before_links, "tcp://v");
-  EXPECT_EQ(given["a/2"].second.boundary, "");
+  EXPECT_EQ(given["a/2"].second.boundary.name, "");
   EXPECT_EQ(given["a/3"].first, "u");  // and then one to go on with, without waiting for a tick
   EXPECT_EQ(given["a/3"].second.before_links, "tcp://w");
   SayDone("w", given["a/2"].second.key);
@@ -183,6 +183,8 @@ TEST_F(DispatcherTest, AJobSpreadsOverThoseWhoAreIdleAndCommitsInOrder) {
   SayDone("u", given["a/0"].second.key);
   Tick();
   EXPECT_EQ(store_->Get("a")->committed, 3);
+  EXPECT_EQ(std::get<BoundaryReady>(sent_[1].second),
+            (BoundaryReady{given["a/1"].second.key, {BoundaryName("a", 1, 0), "b"}}));
   EXPECT_THAT(Sent(), ElementsAre("u Committed", "v BoundaryReady", "v Committed",
                                   "w BoundaryReady", "w Committed", "u BoundaryReady"));
 }
@@ -459,8 +461,10 @@ TEST_P(Storm, LosesNothing) {
   };
   // What the chunk starts from, if it is there: the boundary, or another's stream.
   const auto before = [&](const Assign& assign) -> std::optional<std::string> {
-    if (!assign.boundary.empty()) {
-      const auto boundary = objects_->ReadAll(assign.boundary, 1000);
+    if (!assign.boundary.name.empty()) {
+      const auto boundary = objects_->ReadAll(assign.boundary.name, 1000, assign.boundary.sha256);
+      EXPECT_NE(assign.boundary.sha256, "");
+      EXPECT_FALSE(absl::IsDataLoss(boundary.status())) << boundary.status();
       if (boundary.ok()) return *boundary;
       return std::nullopt;  // its job is over
     }
@@ -512,7 +516,8 @@ TEST_P(Storm, LosesNothing) {
         worker.streams[stream] = state;
         ASSERT_TRUE(objects_->Write(BoundaryName(key.job, key.epoch, key.chunk), state).ok());
         ASSERT_TRUE(objects_->Write(OutputName(key.job, key.epoch, key.chunk), output).ok());
-        chunk.result = Done{key, static_cast<int64_t>(output.size()), HexSha256(output), "", 1};
+        chunk.result =
+            Done{key, static_cast<int64_t>(output.size()), HexSha256(output), HexSha256(state), 1};
         if (below(25) == 0) chunk.result = Failed{key, false, "bad luck"};
       }
       if (below(20) == 0) continue;  // what it says is lost

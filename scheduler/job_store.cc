@@ -19,7 +19,8 @@ bool SameRequest(const NewJob& job, const NewJob& other) {
   return a.model == b.model && a.input == b.input && a.task == b.task && a.chunk == b.chunk &&
          a.window == b.window && a.max_logits_bytes == b.max_logits_bytes &&
          job.priority == other.priority && job.time_limit_ms == other.time_limit_ms &&
-         job.start_boundary == other.start_boundary && job.start_position == other.start_position;
+         job.start_boundary == other.start_boundary && job.start_position == other.start_position &&
+         job.trace == other.trace;
 }
 
 absl::Status Check(const NewJob& job) {
@@ -200,7 +201,7 @@ absl::StatusOr<QueueSummary> JobStore::Queue() {
 
 absl::StatusOr<std::vector<Job>> JobStore::List(const JobFilter& filter, int64_t before,
                                                 int64_t limit) {
-  std::string where = "number < $1";
+  std::string where = "number IN (SELECT number FROM jobs WHERE number < $1";
   Values values;
   values.emplace_back(before);
   const auto add = [&](const char* column, const std::string& value) {
@@ -212,7 +213,8 @@ absl::StatusOr<std::vector<Job>> JobStore::List(const JobFilter& filter, int64_t
   if (!filter.tenant.empty()) add("tenant", filter.tenant);
   if (!filter.model.empty()) add("model", filter.model);
   values.emplace_back(limit);
-  return Jobs(absl::StrCat(where, " ORDER BY number DESC LIMIT $", values.size()), values);
+  absl::StrAppend(&where, " ORDER BY number DESC LIMIT $", values.size(), ") ORDER BY number DESC");
+  return Jobs(where, values);
 }
 
 absl::StatusOr<Job> JobStore::Cancel(const std::string& id, int64_t now_ms) {
@@ -274,7 +276,7 @@ absl::StatusOr<int64_t> JobStore::LastEvent() {
 }
 
 absl::StatusOr<std::vector<Job>> JobStore::Unplanned(int64_t limit) {
-  return Jobs("state = 'queued' AND length < 0 ORDER BY number LIMIT $1", {limit});
+  return Jobs("finished_ms = 0 AND length < 0 ORDER BY number LIMIT $1", {limit});
 }
 
 absl::Status JobStore::SetPlan(const std::string& id, const Plan& plan, int64_t now_ms) {

@@ -120,6 +120,7 @@ struct Lease {
   ChunkKey key;
   int64_t before_epoch = 0;   // of chunk key.chunk - 1; 0 for chunk 0
   std::string before_worker;  // who has that chunk leased now; empty: it is committed, or none is
+  std::string before_sha256;  // of its boundary, where it is committed
 };
 
 struct LeasedChunk {

@@ -75,6 +75,7 @@ struct Writer {
   void operator()(const std::string& text) { out.PutString(text); }
   void operator()(bool flag) { out.Put(static_cast<uint8_t>(flag)); }
   void operator()(const ChunkKey& key) { (*this)(key.job), (*this)(key.chunk), (*this)(key.epoch); }
+  void operator()(const BoundaryObject& object) { (*this)(object.name), (*this)(object.sha256); }
   void operator()(const std::vector<ChunkKey>& keys) {
     out.Put(static_cast<uint16_t>(keys.size()));
     for (const ChunkKey& key : keys) (*this)(key);
@@ -95,6 +96,7 @@ struct Reader {
     flag = byte == 1;
   }
   void operator()(ChunkKey& key) { (*this)(key.job), (*this)(key.chunk), (*this)(key.epoch); }
+  void operator()(BoundaryObject& object) { (*this)(object.name), (*this)(object.sha256); }
   void operator()(std::vector<ChunkKey>& keys) {
     const auto count = in.Get<uint16_t>();
     good = good && count <= kMostSlots;

@@ -54,6 +54,11 @@ struct Goodbye {
 };
 
 // Scheduler to worker.
+struct BoundaryObject {
+  std::string name;    // in the object store; empty: none
+  std::string sha256;  // that its content must have; empty: known to nobody
+  bool operator==(const BoundaryObject&) const = default;
+};
 struct Welcome {
   std::string objects;  // the object store's URI
   std::string models;   // the folder of model folders
@@ -65,7 +70,8 @@ struct Assign {
   ChunkKey key;
   // Where the chunk starts from: an object, where it is committed; else the stream of the chunk
   // before it and who publishes it, until BoundaryReady; neither: the zero state.
-  std::string boundary, before, before_links;
+  BoundaryObject boundary;
+  std::string before, before_links;
   std::string model, model_hash;
   uint8_t task = 0;  // of enum Task
   int64_t chunk_tokens = 0, window = 0, max_logits_bytes = 0;
@@ -78,7 +84,7 @@ struct Assign {
 };
 struct BoundaryReady {  // the chunk before `key` is committed; its boundary is this object
   ChunkKey key;
-  std::string boundary;
+  BoundaryObject boundary;
   bool operator==(const BoundaryReady&) const = default;
 };
 struct Committed {

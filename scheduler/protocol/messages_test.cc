@@ -12,7 +12,8 @@ using ::testing::HasSubstr;
 
 std::vector<Message> All() {
   const ChunkKey key{"0123456789abcdef", int64_t{1} << 40, 7};
-  Assign assign{key, "jobs/a/1/2.boundary", "a/1/2", "tcp://10.0.0.7:4000", "h3-dna", "cafe", 2};
+  Assign assign{
+      key, {"jobs/a/1/2.boundary", "feed"}, "a/1/2", "tcp://10.0.0.7:4000", "h3-dna", "cafe", 2};
   assign.chunk_tokens = 8192;
   assign.length = 4938920;
   assign.start_position = 17;
@@ -27,7 +28,7 @@ std::vector<Message> All() {
           Goodbye{},
           Welcome{"file:///data/objects", "/models", 1000, 6000},
           assign,
-          BoundaryReady{key, "jobs/a/1/2.boundary"},
+          BoundaryReady{key, {"jobs/a/1/2.boundary", "feed"}},
           Committed{key},
           Dropped{key, "an older epoch"},
           Unknown{},

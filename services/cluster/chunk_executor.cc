@@ -160,11 +160,12 @@ absl::StatusOr<std::vector<int32_t>> ChunkExecutor::Tokens(const Work& work) {
   return tokens;
 }
 
-absl::Status ChunkExecutor::Fill(const ChunkWork& chunk, const std::string& name,
+absl::Status ChunkExecutor::Fill(const ChunkWork& chunk, const BoundaryObject& object,
                                  StateStream& stream) {
+  const std::string& name = object.name;
   const Work& work = static_cast<const Work&>(chunk);
   const Seconds began = Now();
-  const absl::StatusOr<std::string> bytes = objects_->ReadAll(name, kMostBoundary);
+  const absl::StatusOr<std::string> bytes = objects_->ReadAll(name, kMostBoundary, object.sha256);
   if (!bytes.ok()) return bytes.status();
   probe_.BoundaryRead(Now() - began, static_cast<int64_t>(bytes->size()));
   probe_.StateFromStore();

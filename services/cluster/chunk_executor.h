@@ -36,7 +36,8 @@ class ChunkExecutor final : public ChunkPipeline {
   absl::Status Compute(ChunkWork& work) override;
   absl::Status TakeValues(ChunkWork& work) override;
   absl::StatusOr<Done> Store(ChunkWork& work) override;
-  absl::Status Fill(const ChunkWork& work, const std::string& object, StateStream& stream) override;
+  absl::Status Fill(const ChunkWork& work, const BoundaryObject& object,
+                    StateStream& stream) override;
   void Discard(const ChunkKey& key) override { RemoveChunk(key, *objects_); }
   bool IsFinal(const absl::Status& status) const override;
 

@@ -37,8 +37,11 @@ absl::StatusOr<bool> Planner::PlanOne(const std::function<bool()>& stop, int64_t
              absl::IsDataLoss(status)) {
     status = store_.FailJob(job.id, std::string(status.message()), now_ms);
   }
-  if (absl::IsAborted(status) || absl::IsNotFound(status)) {  // cancelled or deleted meanwhile
-    status = RemoveTokens(job.id);
+  if (absl::IsAborted(status) || absl::IsNotFound(status)) {
+    // Cancelled or deleted meanwhile; or planned by another server, whose tokens these are.
+    const absl::StatusOr<Job> now = store_.Get(job.id);
+    const bool gone = absl::IsNotFound(now.status()) || (now.ok() && IsOver(now->state));
+    status = gone ? RemoveTokens(job.id) : now.status();
   }
   if (!status.ok()) return status;
   return true;

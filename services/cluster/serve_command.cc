@@ -10,7 +10,6 @@
 #include <chrono>
 #include <condition_variable>
 #include <csignal>
-#include <cstdio>
 #include <filesystem>
 #include <memory>
 #include <mutex>
@@ -19,6 +18,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "observability/log.h"
 #include "services/cluster/api.h"
 #include "services/cluster/dispatch_loop.h"
 #include "services/cluster/housekeeper.h"
@@ -37,6 +37,7 @@ namespace {
 constexpr int kStopHttpSeconds = 2;
 constexpr auto kLook = std::chrono::milliseconds(50);
 constexpr auto kPlanPause = std::chrono::milliseconds(50);
+constexpr int64_t kObjectsPatienceMs = 20000;  // clients wait; the rest of the server asks again
 
 constexpr char kNotes[] = R"(Examples:
   longwave serve --data /var/lib/longwave --models models --workers 2
@@ -90,7 +91,7 @@ class Server {
       status = local_->Look(WallClockMs(), true);
       if (hung_up.exchange(false)) {
         const absl::Status reloaded = http_->ReloadTls();
-        if (!reloaded.ok()) Complain(reloaded);
+        if (!reloaded.ok()) Warn("the new certificate is not taken", reloaded);
       }
       std::this_thread::sleep_for(kLook);
     }
@@ -112,7 +113,7 @@ class Server {
     tokens_ = std::make_unique<TokenStore>(store_->database());
     sessions_ = std::make_unique<SessionStore>(store_->database());
     absl::StatusOr<std::unique_ptr<ObjectStore>> objects =
-        ObjectStore::Open(options_.ObjectsUri(*data));
+        ObjectStore::Open(options_.ObjectsUri(*data), kObjectsPatienceMs);
     if (!objects.ok()) return objects.status();
     objects_ = *std::move(objects);
     models_ = std::make_unique<ModelCatalog>(std::filesystem::canonical(options_.models).string());
@@ -147,15 +148,14 @@ class Server {
     if (!http.ok()) return http.status();
     http_ = *std::move(http);
     if (!auth->tokens && !IsLoopback(options_.listen)) {
-      Complain(absl::UnavailableError(absl::StrCat("--auth none: whoever can connect to ",
-                                                   http_->url(), " may do everything")));
+      log::Warning(
+          absl::StrCat("--auth none: whoever can connect to ", http_->url(), " may do everything"));
     }
     if (auth->tokens && auth->admin_token.empty()) {
       const absl::StatusOr<bool> any = tokens_->Any();
       if (!any.ok()) return any.status();
       if (!*any) {
-        Complain(absl::UnavailableError(
-            "there is no token yet, so nobody may use the API: give --admin-token-file"));
+        log::Warning("there is no token yet, so nobody may use the API: give --admin-token-file");
       }
     }
     return absl::OkStatus();
@@ -210,12 +210,12 @@ class Server {
   }
 
   void Health(const absl::Status& status) {
-    if (!status.ok()) Complain(status);
+    if (!status.ok()) Warn("not ready", status);
     if (StopSignal() == 0) api_->SetReady(status);
   }
 
-  static void Complain(const absl::Status& status) {
-    std::fprintf(stderr, "longwave: %s\n", std::string(status.message()).c_str());
+  static void Warn(absl::string_view what, const absl::Status& status) {
+    log::Warning(what, {{"error", status.message()}});
   }
 
   void Plan() {
@@ -228,7 +228,7 @@ class Server {
       }
       const absl::StatusOr<bool> planned =
           planner.PlanOne([this] { return stop_planner_.load(); }, WallClockMs());
-      if (planned.status() != said) Complain(planned.status());
+      if (planned.status() != said && !planned.ok()) Warn("cannot plan", planned.status());
       said = planned.status();
       if (planned.ok() && *planned) {
         loop_->Wake();
@@ -253,7 +253,7 @@ class Server {
     while ((loop_->workers() > 0 || local_->running() > 0) &&
            std::chrono::steady_clock::now() < end) {
       const absl::Status looked = local_->Look(WallClockMs(), false);
-      if (!looked.ok()) Complain(looked);
+      if (!looked.ok()) Warn("cannot look at the workers", looked);
       std::this_thread::sleep_for(kLook);
     }
     http_->Stop(kStopHttpSeconds);

@@ -166,10 +166,10 @@ absl::StatusOr<ObjectInfo> SimExecutor::WriteBoundary(const ChunkWork& work) {
   return objects_->Write(BoundaryName(key.job, key.epoch, key.chunk), bytes);
 }
 
-absl::Status SimExecutor::Fill(const ChunkWork& work, const std::string& name,
+absl::Status SimExecutor::Fill(const ChunkWork& work, const BoundaryObject& object,
                                StateStream& stream) {
   std::string bytes;
-  LONGWAVE_ASSIGN_OR_RETURN(bytes, objects_->ReadAll(name, kMostBoundary));
+  LONGWAVE_ASSIGN_OR_RETURN(bytes, objects_->ReadAll(object.name, kMostBoundary, object.sha256));
   Boundary boundary;
   LONGWAVE_ASSIGN_OR_RETURN(boundary, ParseBoundary(bytes));
   LONGWAVE_RETURN_IF_ERROR(CheckBoundary(boundary, work.assign.model_hash, work.position()));
