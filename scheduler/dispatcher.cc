@@ -88,6 +88,7 @@ void Dispatcher::On(const std::string& worker, const Hello& message) {
   now.info.seen_ms = now_ms_;
   now.links = message.links;
   if (is_new) {
+    now.removal = {now_ms_ - message.age_ms, message.uid};
     for (const auto& [place, held] : leases_) {
       if (held.worker == worker) now.leases.push_back(place);
     }
@@ -433,9 +434,10 @@ Assign Dispatcher::AssignOf(const Lease& lease) const {
   return assign;
 }
 
-// Those without work first. The others get a chunk to go on with only where nobody is idle, and in
-// turn: whoever began first is ready first, and nobody is to wait for the states of one who will
-// begin later. They have work, so that they can wait a little for those before them.
+// Those without work first, the one that would be removed last before all. The others get a chunk
+// to go on with only where nobody is idle, and in turn: whoever began first is ready first, and
+// nobody is to wait for the states of one who will begin later. They have work, so that they can
+// wait a little for those before them.
 std::vector<LeaseRequest> Dispatcher::Requests() const {
   struct Turn {
     int64_t given;
@@ -461,10 +463,17 @@ std::vector<LeaseRequest> Dispatcher::Requests() const {
   }
   std::sort(turns.begin(), turns.end());
   std::vector<LeaseRequest> requests;
+  if (any_idle) {
+    std::erase_if(turns, [](const Turn& turn) { return !turn.free || turn.chunks > 0; });
+    std::stable_sort(turns.begin(), turns.end(), [&](const Turn& a, const Turn& b) {
+      return RemovedBefore(b.worker->removal, a.worker->removal, now_ms_);
+    });
+    for (const Turn& turn : turns) requests.push_back({turn.name, turn.worker->credit_bytes});
+    return requests;
+  }
   bool in_turn = true;
   for (const Turn& turn : turns) {
-    const bool now =
-        any_idle ? turn.chunks == 0 : in_turn || now_ms_ >= turn.worker->done_ms + kTurnMs;
+    const bool now = in_turn || now_ms_ >= turn.worker->done_ms + kTurnMs;
     if (turn.free && now) requests.push_back({turn.name, turn.worker->credit_bytes});
     in_turn = in_turn && turn.free;
   }

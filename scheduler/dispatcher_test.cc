@@ -233,6 +233,25 @@ TEST_F(DispatcherTest, ChunksToGoOnWithAreGivenInTurn) {
   EXPECT_EQ(Assigned()["a/8"].first, "u");
 }
 
+TEST_F(DispatcherTest, WhereThereIsLittleWorkThoseHaveItWhoWouldBeRemovedLast) {
+  now_ = 1'000'000;
+  const std::pair<const char*, int64_t> ages[] = {{"young", 1000}, {"b", 400'000}, {"a", 300'000}};
+  for (const auto& [name, age] : ages) {
+    Say(name, Hello{kProtocolVersion, "cpu", "", age, name});
+    Say(name, Report{1, 1 << 20, {}});
+  }
+  Add("x", 1);
+  Add("y", 1);
+  Tick();
+  auto given = Assigned();
+  EXPECT_EQ(given["x/0"].first, "b");
+  EXPECT_EQ(given["y/0"].first, "a");
+  SayDone("b", given["x/0"].second.key);
+  Add("z", 1);
+  Tick();
+  EXPECT_EQ(Assigned()["z/0"].first, "b");  // which had a chunk already, as "young" had not
+}
+
 TEST_F(DispatcherTest, AJobShrinksWhereOthersWait) {
   Join("v");
   Join("w");

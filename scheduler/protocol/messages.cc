@@ -18,7 +18,7 @@ constexpr const char* kNames[] = {"Hello",   "Report",  "Done",   "Failed",     
 // Each message's fields in the order of the wire; Writer and Reader go through the same list.
 template <typename Codec>
 void Fields(Codec& c, Hello& m) {
-  c(m.version), c(m.device), c(m.links);
+  c(m.version), c(m.device), c(m.links), c(m.age_ms), c(m.uid);
 }
 template <typename Codec>
 void Fields(Codec& c, Report& m) {

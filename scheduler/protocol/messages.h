@@ -23,7 +23,9 @@ inline constexpr int64_t kMostSlots = 1024;  // chunks that a worker may hold
 struct Hello {
   uint16_t version = kProtocolVersion;
   std::string device;
-  std::string links;  // where others reach its Exchange; empty: it takes part in no links
+  std::string links;   // where others reach its Exchange; empty: it takes part in no links
+  int64_t age_ms = 0;  // of its process
+  std::string uid;     // of its pod; see RemovalRank
   bool operator==(const Hello&) const = default;
 };
 struct Report {                // how it is with the worker, all of it; also the heartbeat
