@@ -146,8 +146,8 @@ def gpu_table(measured):
 
 
 def beside(run, measured):
-    """[(row with its efficiency, its chunks, seconds and efficiency that the model says)], fitted on the rows of at most 8 workers;
-    the one worker's only once."""
+    """[(row with its efficiency, its chunks, seconds and efficiency that the model says)], fitted on the rows of at
+    most 8 workers; the one worker's only once."""
     found, alone = [], set()
     for name, chunk, way, fit, rows in fitted(run, 8):
         if run["devices"].startswith("sim"):
@@ -177,8 +177,9 @@ def beside(run, measured):
 def beside_table(runs, measured):
     lines = []
     for folder, run in runs:
-        for row, chunks, predicted, efficiency in sorted(
-                beside(run, measured), key=lambda item: (item[0]["model"], item[1], item[0]["workers"], item[0]["way"])):
+        found = sorted(beside(run, measured), key=lambda item: (
+            item[0]["model"], item[1], item[0]["workers"], item[0]["way"]))
+        for row, chunks, predicted, efficiency in found:
             lines.append([folder, row["model"], row["way"], chunks, row["workers"], number(min(row["seconds"])),
                           number(predicted), percent(row["efficiency"]) if "efficiency" in row else "",
                           percent(efficiency)])
