@@ -88,6 +88,7 @@ void Dispatcher::On(const std::string& worker, const Hello& message) {
   now.info.seen_ms = now_ms_;
   now.links = message.links;
   if (is_new) {
+    now.removal = {now_ms_ - message.age_ms, message.uid};
     for (const auto& [place, held] : leases_) {
       if (held.worker == worker) now.leases.push_back(place);
     }
@@ -180,7 +181,12 @@ void Dispatcher::On(const std::string& worker, const HandBack& message) {
   Settle(worker, message.key, store_.HandBack(message.key), "it was handed back");
 }
 
-void Dispatcher::On(const std::string& worker, const Goodbye&) {
+void Dispatcher::On(const std::string& worker, const Goodbye& message) {
+  if (message.device_failed) {
+    options_.probe->DeviceFailed();
+    log::Error("a worker's device failed",
+               {{"worker", worker}, {"device", workers_[worker].info.device}});
+  }
   const std::vector<Place> leases = workers_[worker].leases;
   for (const Place& place : leases) {
     const auto held = leases_.find(place);
@@ -428,9 +434,10 @@ Assign Dispatcher::AssignOf(const Lease& lease) const {
   return assign;
 }
 
-// Those without work first. The others get a chunk to go on with only where nobody is idle, and in
-// turn: whoever began first is ready first, and nobody is to wait for the states of one who will
-// begin later. They have work, so that they can wait a little for those before them.
+// Those without work first, the one that would be removed last before all. The others get a chunk
+// to go on with only where nobody is idle, and in turn: whoever began first is ready first, and
+// nobody is to wait for the states of one who will begin later. They have work, so that they can
+// wait a little for those before them.
 std::vector<LeaseRequest> Dispatcher::Requests() const {
   struct Turn {
     int64_t given;
@@ -456,10 +463,17 @@ std::vector<LeaseRequest> Dispatcher::Requests() const {
   }
   std::sort(turns.begin(), turns.end());
   std::vector<LeaseRequest> requests;
+  if (any_idle) {
+    std::erase_if(turns, [](const Turn& turn) { return !turn.free || turn.chunks > 0; });
+    std::stable_sort(turns.begin(), turns.end(), [&](const Turn& a, const Turn& b) {
+      return RemovedBefore(b.worker->removal, a.worker->removal, now_ms_);
+    });
+    for (const Turn& turn : turns) requests.push_back({turn.name, turn.worker->credit_bytes});
+    return requests;
+  }
   bool in_turn = true;
   for (const Turn& turn : turns) {
-    const bool now =
-        any_idle ? turn.chunks == 0 : in_turn || now_ms_ >= turn.worker->done_ms + kTurnMs;
+    const bool now = in_turn || now_ms_ >= turn.worker->done_ms + kTurnMs;
     if (turn.free && now) requests.push_back({turn.name, turn.worker->credit_bytes});
     in_turn = in_turn && turn.free;
   }

@@ -233,6 +233,25 @@ TEST_F(DispatcherTest, ChunksToGoOnWithAreGivenInTurn) {
   EXPECT_EQ(Assigned()["a/8"].first, "u");
 }
 
+TEST_F(DispatcherTest, WhereThereIsLittleWorkThoseHaveItWhoWouldBeRemovedLast) {
+  now_ = 1'000'000;
+  const std::pair<const char*, int64_t> ages[] = {{"young", 1000}, {"b", 400'000}, {"a", 300'000}};
+  for (const auto& [name, age] : ages) {
+    Say(name, Hello{kProtocolVersion, "cpu", "", age, name});
+    Say(name, Report{1, 1 << 20, {}});
+  }
+  Add("x", 1);
+  Add("y", 1);
+  Tick();
+  auto given = Assigned();
+  EXPECT_EQ(given["x/0"].first, "b");
+  EXPECT_EQ(given["y/0"].first, "a");
+  SayDone("b", given["x/0"].second.key);
+  Add("z", 1);
+  Tick();
+  EXPECT_EQ(Assigned()["z/0"].first, "b");  // which had a chunk already, as "young" had not
+}
+
 TEST_F(DispatcherTest, AJobShrinksWhereOthersWait) {
   Join("v");
   Join("w");
@@ -388,6 +407,15 @@ TEST_F(DispatcherTest, AnEndedWorkerIsLostAtOnceAndOneThatLeavesIsNot) {
   const auto job = store_->Get("a");
   EXPECT_EQ(job->state, JobState::kFailed);
   EXPECT_THAT(job->error, HasSubstr("workers w2, w3, w4"));
+}
+
+TEST_F(DispatcherTest, ADeviceThatFailedIsCounted) {
+  Join("v");
+  Join("w");
+  Say("v", Goodbye{});
+  Say("w", Goodbye{true});
+  Say("w", Goodbye{true});  // nobody knows it any more
+  EXPECT_THAT(probe_.Text(), HasSubstr("\nlongwave_device_failures_total 1\n"));
 }
 
 TEST_F(DispatcherTest, WhereOthersAreLostTooTheChunkIsNotToBlame) {

@@ -78,24 +78,40 @@ std::string ChunkKey::ToString() const {
   return absl::StrCat("job ", job, " chunk ", chunk, " epoch ", epoch);
 }
 
-absl::StatusOr<std::unique_ptr<JobStore>> JobStore::Open(std::unique_ptr<SqlDatabase> database) {
+absl::StatusOr<std::unique_ptr<JobStore>> JobStore::Open(std::unique_ptr<SqlDatabase> database,
+                                                         ServerProbe* probe) {
+  if (probe != nullptr) database->Observe(probe->database());
   absl::Status migrated = Migrate(*database);
   if (!migrated.ok()) return migrated;
-  return std::unique_ptr<JobStore>(new JobStore(std::move(database)));
+  return std::unique_ptr<JobStore>(new JobStore(std::move(database), probe));
 }
 
-JobStore::JobStore(std::unique_ptr<SqlDatabase> database)
-    : database_(std::move(database)), fairness_(std::make_unique<Fairness>()) {}
+JobStore::JobStore(std::unique_ptr<SqlDatabase> database, ServerProbe* probe)
+    : database_(std::move(database)), probe_(probe), fairness_(std::make_unique<Fairness>()) {}
 
 JobStore::~JobStore() = default;
 
 absl::Status JobStore::Write(int64_t now_ms, Work work) {
-  return database_->Write([&](SqlConnection& connection) {
+  std::vector<Event> events;
+  absl::Status status = database_->Write([&](SqlConnection& connection) {
     JobTransaction change(connection, now_ms);
-    absl::Status status = work(change);
-    if (status.ok()) status = change.WriteEvents();
-    return status;
+    absl::Status worked = work(change);
+    if (worked.ok()) worked = change.WriteEvents();
+    events = change.events();
+    return worked;
   });
+  if (status.ok() && probe_ != nullptr) Tell(events);
+  return status;
+}
+
+void JobStore::Tell(const std::vector<Event>& events) {
+  bool lost = false;  // a job that fails with the loss of a worker fails because of it
+  for (const Event& event : events) {
+    const absl::StatusOr<JobState> state = ParseJobState(event.kind);
+    if (state.ok() && IsOver(*state)) probe_->JobOver(event.kind);
+    if (state.ok() && *state == JobState::kFailed && lost) probe_->JobPoisoned();
+    lost = event.kind == "lost";
+  }
 }
 
 absl::Status JobStore::Schedule(int64_t now_ms, Work work) {

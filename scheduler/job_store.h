@@ -33,6 +33,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "observability/server_probe.h"
 #include "scheduler/job.h"
 #include "scheduler/sql_database.h"
 
@@ -179,7 +180,9 @@ class JobStore {
   static constexpr int64_t kRetryMs = 500;            // after the first failure; doubled each time
 
   // Makes or upgrades the schema. FailedPrecondition: the database is of a later program.
-  static absl::StatusOr<std::unique_ptr<JobStore>> Open(std::unique_ptr<SqlDatabase> database);
+  // `probe` (null: none) is told of jobs that end and of the database, and outlives the store.
+  static absl::StatusOr<std::unique_ptr<JobStore>> Open(std::unique_ptr<SqlDatabase> database,
+                                                        ServerProbe* probe = nullptr);
   ~JobStore();
   // For the other stores on it.
   SqlDatabase& database() { return *database_; }
@@ -271,13 +274,15 @@ class JobStore {
   using Values = std::vector<SqlValue>;
   using Work = absl::FunctionRef<absl::Status(JobTransaction&)>;
 
-  explicit JobStore(std::unique_ptr<SqlDatabase> database);
+  JobStore(std::unique_ptr<SqlDatabase> database, ServerProbe* probe);
   absl::Status Write(int64_t now_ms, Work work);
+  void Tell(const std::vector<Event>& events);
   absl::Status Schedule(int64_t now_ms, Work work);  // a Write that checks the term
   absl::StatusOr<std::vector<Job>> Jobs(const std::string& where, const Values& values);
   absl::StatusOr<std::vector<StoredFile>> Files(const std::string& where, const Values& values);
 
   std::unique_ptr<SqlDatabase> database_;
+  ServerProbe* const probe_;
   std::atomic<int64_t> term_{0};
 
   std::mutex mutex_;

@@ -18,7 +18,7 @@ constexpr const char* kNames[] = {"Hello",   "Report",  "Done",   "Failed",     
 // Each message's fields in the order of the wire; Writer and Reader go through the same list.
 template <typename Codec>
 void Fields(Codec& c, Hello& m) {
-  c(m.version), c(m.device), c(m.links);
+  c(m.version), c(m.device), c(m.links), c(m.age_ms), c(m.uid);
 }
 template <typename Codec>
 void Fields(Codec& c, Report& m) {
@@ -38,7 +38,9 @@ void Fields(Codec& c, HandBack& m) {
   c(m.key);
 }
 template <typename Codec>
-void Fields(Codec&, Goodbye&) {}
+void Fields(Codec& c, Goodbye& m) {
+  c(m.device_failed);
+}
 template <typename Codec>
 void Fields(Codec& c, Welcome& m) {
   c(m.objects), c(m.models), c(m.heartbeat_ms), c(m.lease_ms);

@@ -15,7 +15,7 @@
 
 namespace longwave {
 
-inline constexpr uint16_t kProtocolVersion = 2;
+inline constexpr uint16_t kProtocolVersion = 3;
 inline constexpr int64_t kMaxMessageBytes = 1 << 20;
 inline constexpr int64_t kMostSlots = 1024;  // chunks that a worker may hold
 
@@ -23,7 +23,9 @@ inline constexpr int64_t kMostSlots = 1024;  // chunks that a worker may hold
 struct Hello {
   uint16_t version = kProtocolVersion;
   std::string device;
-  std::string links;  // where others reach its Exchange; empty: it takes part in no links
+  std::string links;   // where others reach its Exchange; empty: it takes part in no links
+  int64_t age_ms = 0;  // of its process
+  std::string uid;     // of its pod; see RemovalRank
   bool operator==(const Hello&) const = default;
 };
 struct Report {                // how it is with the worker, all of it; also the heartbeat
@@ -50,6 +52,7 @@ struct HandBack {  // not computed
   bool operator==(const HandBack&) const = default;
 };
 struct Goodbye {
+  bool device_failed = false;  // it ends because of that
   bool operator==(const Goodbye&) const = default;
 };
 

@@ -20,12 +20,12 @@ std::vector<Message> All() {
   assign.token_bytes = 1;
   assign.last = true;
   assign.trace = true;
-  return {Hello{2, "cpu", "tcp://10.0.0.7:4000"},
+  return {Hello{2, "cpu", "tcp://10.0.0.7:4000", 5000, "1b4e28ba"},
           Report{2, 1 << 20, {key, {"b", 0, 1}}},
           Done{key, 32768, "aa", "bb", 1500},
           Failed{key, true, std::string("token id 300\0x", 14)},
           HandBack{key},
-          Goodbye{},
+          Goodbye{true},
           Welcome{"file:///data/objects", "/models", 1000, 6000},
           assign,
           BoundaryReady{key, {"jobs/a/1/2.boundary", "feed"}},

@@ -70,8 +70,6 @@ struct ChunkExecutor::Work final : ChunkWork {
   std::unique_ptr<BoundaryWriter> boundary_writer;  // into that one
   std::unique_ptr<TraceRecorder> trace;             // null: nobody asked for one
   Seconds began = Now();
-
-  absl::Status Append(absl::Span<const float> values) { return output->Append(Bytes(values)); }
 };
 
 ChunkExecutor::ChunkExecutor(std::string name, std::unique_ptr<ObjectStore> objects,
@@ -90,6 +88,11 @@ ChunkExecutor::ChunkExecutor(std::string name, std::unique_ptr<ObjectStore> obje
 }
 
 ChunkExecutor::~ChunkExecutor() { Stop(); }
+
+absl::Status ChunkExecutor::Wrote(absl::Status status) {
+  if (!status.ok()) probe_.BoundaryFailed();
+  return status;
+}
 
 std::unique_ptr<ChunkWork> ChunkExecutor::NewWork(const Assign& assign) {
   return std::make_unique<Work>(assign);
@@ -215,8 +218,9 @@ absl::Status ChunkExecutor::Run(Work& work) {
   LONGWAVE_ASSIGN_OR_RETURN(work.tokens, Tokens(work));
   work.chunk.tokens = absl::MakeConstSpan(work.tokens).first(work.count());
   if (work.has_lookahead()) work.chunk.lookahead = work.tokens.back();
-  LONGWAVE_ASSIGN_OR_RETURN(work.output,
-                            objects_->Create(OutputName(key.job, key.epoch, key.chunk)));
+  auto output = objects_->Create(OutputName(key.job, key.epoch, key.chunk));
+  LONGWAVE_RETURN_IF_ERROR(Wrote(output.status()));
+  work.output = *std::move(output);
   const int64_t tensors = work.carry_index() + 1;
   const auto zeros = [&](StateStream& stream) {
     for (int64_t i = 0; i < work.carry_index(); ++i) {
@@ -239,7 +243,9 @@ absl::Status ChunkExecutor::Run(Work& work) {
   if (work.task->overlaps()) return absl::OkStatus();
   // These values are read out of the runner before it goes on.
   LONGWAVE_RETURN_IF_ERROR(TakeCarry(work));
-  const auto sink = [&](absl::Span<const float> values) { return work.Append(values); };
+  const auto sink = [&](absl::Span<const float> values) {
+    return Wrote(work.output->Append(Bytes(values)));
+  };
   LONGWAVE_RETURN_IF_ERROR(work.task->Values(work.chunk, *runner_, sink));
   return work.task->Flush(*runner_, sink);
 }
@@ -273,7 +279,7 @@ absl::Status ChunkExecutor::TakeValues(ChunkWork& chunk) {
   const ScopedSpan span(work.trace.get(), "values", -1, TraceLane::kObjects);
   // All are taken, stored or not: the next chunk's come after them.
   const auto sink = [&](absl::Span<const float> values) {
-    if (stored.ok()) stored = work.Append(values);
+    if (stored.ok()) stored = Wrote(work.output->Append(Bytes(values)));
     return absl::OkStatus();
   };
   LONGWAVE_RETURN_IF_ERROR(work.task->Values(work.chunk, *runner_, sink));
@@ -291,17 +297,17 @@ absl::StatusOr<Done> ChunkExecutor::Store(ChunkWork& chunk) {
     const Seconds began = Now();
     const ScopedSpan span(work.trace.get(), "output", -1, TraceLane::kObjects);
     written = work.output->Commit();
-    if (!written.ok()) return written.status();
+    LONGWAVE_RETURN_IF_ERROR(Wrote(written.status()));
     probe_.OutputWritten(Now() - began, written->bytes);
   }
   if (!work.assign.last) {
     const Seconds began = Now();
     const ScopedSpan span(work.trace.get(), "boundary", -1, TraceLane::kObjects);
     LONGWAVE_RETURN_IF_ERROR(work.boundary_writer->End(work.task->carry()));
-    ObjectInfo boundary;
-    LONGWAVE_ASSIGN_OR_RETURN(boundary, work.boundary_object->Commit());
-    probe_.BoundaryWritten(Now() - began, boundary.bytes);
-    boundary_sha256 = boundary.sha256;
+    const absl::StatusOr<ObjectInfo> boundary = work.boundary_object->Commit();
+    LONGWAVE_RETURN_IF_ERROR(Wrote(boundary.status()));
+    probe_.BoundaryWritten(Now() - began, boundary->bytes);
+    boundary_sha256 = boundary->sha256;
   }
   WriteTrace(work);
   probe_.ChunkComputed(work.count(), Now() - work.began);
@@ -332,7 +338,7 @@ absl::Status ChunkExecutor::StoreStates(Work& work) {
   LONGWAVE_ASSIGN_OR_RETURN(work.boundary_object,
                             objects_->Create(BoundaryName(key.job, key.epoch, key.chunk)));
   work.boundary_writer = std::make_unique<BoundaryWriter>(
-      [&work](absl::string_view bytes) { return work.boundary_object->Append(bytes); });
+      [this, &work](absl::string_view bytes) { return Wrote(work.boundary_object->Append(bytes)); });
   BoundaryWriter& writer = *work.boundary_writer;
   LONGWAVE_RETURN_IF_ERROR(
       writer.Begin(work.assign.model_hash, work.position() + work.count(), work.carry_index()));

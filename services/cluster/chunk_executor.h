@@ -47,6 +47,7 @@ class ChunkExecutor final : public ChunkPipeline {
   absl::Status TakeCarry(Work& work);
   absl::Status StoreStates(Work& work);
   void WriteTrace(Work& work);
+  absl::Status Wrote(absl::Status status);  // what came of a write of output or boundary
 
   const std::string name_;
   const std::unique_ptr<ObjectStore> objects_;

@@ -62,13 +62,15 @@ absl::StatusOr<SimDevice> ParseSimDevice(absl::string_view text) {
       device.state_bytes = static_cast<int64_t>(value) / 8 * 8;
     } else if (number && name == "early" && value >= 0 && value <= 1) {
       device.early = value;
+    } else if (number && name == "fails_after" && value >= 0 && value <= (1 << 30)) {
+      device.fails_after = static_cast<int64_t>(value);
     } else if (number && name == "wave" && (value == 0 || value == 1)) {
       device.wave = value == 1;
     } else {
       return absl::InvalidArgumentError(
           absl::StrCat("device ", text, ": \"", part,
                        "\" must be layer_ms=0..60000, layers=1..1024, state_bytes=8..268435456, "
-                       "early=0..1 or wave=0|1"));
+                       "early=0..1, fails_after=0..1073741824 or wave=0|1"));
     }
   }
   return device;
@@ -97,6 +99,10 @@ absl::Status SimExecutor::Compute(ChunkWork& work) {
   prctl(PR_SET_TIMERSLACK, kTimerSlackNs);
   if (static_cast<Task>(work.assign.task) != Task::kScore) {
     return absl::InvalidArgumentError("a simulated device has the task score only");
+  }
+  if (++computed_ > device_.fails_after && device_.fails_after > 0) {
+    return absl::InternalError(
+        absl::StrCat("the simulated device failed after ", device_.fails_after, " chunks"));
   }
   const int64_t layers = device_.layers, chunk = work.key().chunk;
   std::shared_ptr<StateStream> before;

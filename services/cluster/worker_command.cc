@@ -17,6 +17,7 @@
 #include "observability/log.h"
 #include "observability/server_probe.h"
 #include "observability/worker_probe.h"
+#include "scheduler/observed_objects.h"
 #include "services/cluster/chunk_executor.h"
 #include "services/cluster/sim_executor.h"
 #include "services/cluster/status_listener.h"
@@ -49,7 +50,7 @@ costs the chunk that it was computing, which another one computes again.)";
 constexpr int kMostSimulated = 1024;
 
 struct WorkerOptions {
-  std::string connect, device = "auto", dtype = "auto", name, metrics_listen, curve_key_file;
+  std::string connect, device = "auto", dtype = "auto", name, uid, metrics_listen, curve_key_file;
   CurveKey key;
   std::string link_listen = "tcp://127.0.0.1:0", link_advertise, collective = "auto";
   LogOptions log;
@@ -101,6 +102,7 @@ absl::Status RunWorker(const WorkerOptions& options, const std::string& name,
   WorkerLoopOptions loop_options;
   loop_options.device = device;
   loop_options.probe = &probe;
+  loop_options.uid = options.uid;
   loop_options.connect = [name, key = options.key](const std::string& endpoint) {
     return OpenDealer(endpoint, name, key);
   };
@@ -118,7 +120,8 @@ absl::Status RunWorker(const WorkerOptions& options, const std::string& name,
           ChunkPipeline::FinishedFn finished) -> absl::StatusOr<std::unique_ptr<ChunkPipeline>> {
     auto objects = ObjectStore::Open(welcome.objects);
     if (!objects.ok()) return objects.status();
-    return pipeline(*std::move(objects), welcome, exchange->get(), std::move(finished));
+    return pipeline(Observe(*std::move(objects), probe.objects()), welcome, exchange->get(),
+                    std::move(finished));
   };
   WorkerLoop loop(*std::move(socket), loop_options, prepare);
   return loop.Run([] { return StopSignal() != 0; });
@@ -239,6 +242,9 @@ void AddWorkerCommand(CLI::App& app, Action& action) {
       ->capture_default_str();
   worker->add_option("--name", options->name,
                      "What the server calls it (default: host and number)");
+  worker->add_option(
+      "--uid", options->uid,
+      "The uid of its pod: work goes first to those that Kubernetes would remove last");
   worker->add_option("--metrics-listen", options->metrics_listen,
                      "HOST:PORT of /metrics, /healthz and /readyz; port 0: any, logged");
   worker->add_option("--curve-key", options->curve_key_file,
