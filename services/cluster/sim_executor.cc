@@ -98,7 +98,8 @@ absl::Status SimExecutor::Compute(ChunkWork& work) {
   if (static_cast<Task>(work.assign.task) != Task::kScore) {
     return absl::InvalidArgumentError("a simulated device has the task score only");
   }
-  const int64_t layers = device_.layers, chunk = work.key().chunk;
+  const int64_t layers = device_.layers;
+  const int64_t chunk = work.assign.first / std::max<int64_t>(work.assign.chunk_tokens, 1);
   std::shared_ptr<StateStream> before;
   LONGWAVE_ASSIGN_OR_RETURN(before, StreamBefore(work, layers, [&](StateStream& stream) {
                               for (int64_t i = 0; i < layers; ++i) stream.Put(i, State(0));
