@@ -56,7 +56,7 @@ DASHBOARDS = {
         ("Scheduler's time for a chunk (seconds)", "s", [(p(0.5, "longwave_dispatch_seconds"), "median"),
                                                          (p(0.99, "longwave_dispatch_seconds"), "99 %")]),
         ("Devices that do not work (count)", "none", [
-            (f"sum(1 - longwave_worker_device_healthy{{{OF}}}) or vector(0)", "now"),
+            (f"sum(1 - longwave_device_healthy{{{OF}}})", "now"),
             (f"sum(increase(longwave_device_failures_total{{{OF}}}[1h]))", "failures in an hour")]),
     ]),
     "job": ("Longwave: one job", [

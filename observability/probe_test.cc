@@ -47,6 +47,9 @@ TEST(ServerProbe, CountsFromZero) {
   probe.StaleReport();
   probe.JobOver("failed");
   probe.JobPoisoned();
+  probe.DeviceFailed();
+  probe.database().Took(0.3, false);
+  probe.objects().Took(0.3, true);
   probe.DispatchTook(2e-4);
   const std::string after = probe.Text();
   EXPECT_EQ(Value(after, "longwave_tokens_dispatched_total"), 150);
@@ -55,6 +58,12 @@ TEST(ServerProbe, CountsFromZero) {
   EXPECT_EQ(Value(after, "longwave_lease_losses_total"), 1);
   EXPECT_EQ(Value(after, "longwave_chunks_cut_total"), 3);
   EXPECT_EQ(Value(after, "longwave_jobs_over_total{state=\"failed\"}"), 1);
+  EXPECT_EQ(Value(after, "longwave_jobs_poisoned_total"), 1);
+  EXPECT_EQ(Value(after, "longwave_device_failures_total"), 1);
+  EXPECT_EQ(Value(after, "longwave_store_seconds_count"), 1);
+  EXPECT_EQ(Value(after, "longwave_store_errors_total"), 0);
+  EXPECT_EQ(Value(after, "longwave_object_request_seconds_count"), 1);
+  EXPECT_EQ(Value(after, "longwave_object_request_errors_total"), 1);
   EXPECT_EQ(Value(after, "longwave_dispatch_seconds_count"), 1);
   EXPECT_EQ(Value(after, "longwave_dispatch_seconds_bucket{le=\"0.0001\"}"), 0);
   EXPECT_EQ(Value(after, "longwave_dispatch_seconds_bucket{le=\"0.00025\"}"), 1);
@@ -84,12 +93,8 @@ TEST(ServerProbe, AWorkersSeriesGoWithIt) {
   probe.WorkerIs("w1", "cuda:0", ServerProbe::WorkerState::kIdle);
   probe.WorkerSpeed("w1", 1e6);
   probe.WorkerSpeed("unknown", 1e6);
-  probe.WorkerHealth("w1", false);
-  probe.WorkerHealth("w1", false);
   std::string text = probe.Text();
-  EXPECT_EQ(Value(text, "longwave_worker_tokens_per_second{worker=\"w1\"}"), 1e6);
-  EXPECT_EQ(Value(text, "longwave_worker_device_healthy{device=\"cuda:0\",worker=\"w1\"}"), 0);
-  EXPECT_EQ(Value(text, "longwave_device_failures_total"), 1);
+  EXPECT_EQ(Value(text, "longwave_worker_tokens_per_second{device=\"cuda:0\",worker=\"w1\"}"), 1e6);
   EXPECT_EQ(Value(text, "longwave_workers{state=\"idle\"}"), 1);
   probe.WorkerGone("w1");
   probe.WorkerGone("w1");
@@ -97,6 +102,34 @@ TEST(ServerProbe, AWorkersSeriesGoWithIt) {
   EXPECT_EQ(text.find("w1"), std::string::npos);
   EXPECT_EQ(text.find("unknown"), std::string::npos);
   EXPECT_EQ(Value(text, "longwave_workers{state=\"idle\"}"), 0);
+}
+
+TEST(ServerProbe, AJobHasSeriesWhileItRuns) {
+  ServerProbe probe;
+  const ServerProbe::RunningJob job = {"a", 1000, 200, 6, 2, 2, 1};
+  probe.RunningJobsAre({job, {"b", 5}});
+  std::string text = probe.Text();
+  EXPECT_EQ(Value(text, "longwave_job_tokens{job_id=\"a\"}"), 1000);
+  EXPECT_EQ(Value(text, "longwave_job_tokens_committed{job_id=\"a\"}"), 200);
+  EXPECT_EQ(Value(text, "longwave_job_chunks{job_id=\"a\",state=\"waiting\"}"), 6);
+  EXPECT_EQ(Value(text, "longwave_job_chunks{job_id=\"a\",state=\"leased\"}"), 2);
+  EXPECT_EQ(Value(text, "longwave_job_workers{job_id=\"a\"}"), 1);
+  EXPECT_EQ(Value(text, "longwave_job_tokens{job_id=\"b\"}"), 5);
+  probe.RunningJobsAre({job});
+  text = probe.Text();
+  EXPECT_EQ(Value(text, "longwave_job_tokens{job_id=\"a\"}"), 1000);
+  EXPECT_EQ(text.find("job_id=\"b\""), std::string::npos);
+  probe.Leads(false, 1);
+  EXPECT_EQ(probe.Text().find("job_id"), std::string::npos);
+}
+
+TEST(ServerProbe, TheNextExpiryOfEachTenant) {
+  ServerProbe probe;
+  probe.TokenExpiriesAre({{"one", 1.5}, {"two", 2.5}});
+  probe.TokenExpiriesAre({{"two", 3.5}});
+  const std::string text = probe.Text();
+  EXPECT_EQ(Value(text, "longwave_token_expiry_timestamp_seconds{tenant=\"two\"}"), 3.5);
+  EXPECT_EQ(text.find("tenant=\"one\""), std::string::npos);
 }
 
 TEST(ServerProbe, WhoDoesNotLeadHasNoQueue) {
@@ -146,6 +179,7 @@ TEST(WorkerProbe, Counts) {
   probe.StateFromStore();
   probe.BoundaryWritten(0.01, 500);
   probe.BoundaryRead(0.01, 400);
+  probe.BoundaryFailed();
   probe.OutputWritten(0.01, 300);
   EXPECT_TRUE(probe.healthy());
   EXPECT_FALSE(probe.connected());
@@ -164,6 +198,7 @@ TEST(WorkerProbe, Counts) {
   EXPECT_EQ(Value(text, "longwave_link_failures_total{link=\"nccl\"}"), 1);
   EXPECT_EQ(Value(text, "longwave_states_from_store_total"), 1);
   EXPECT_EQ(Value(text, "longwave_boundary_write_seconds_count"), 1);
+  EXPECT_EQ(Value(text, "longwave_boundary_write_failures_total"), 1);
   EXPECT_EQ(Value(text, "longwave_objects_written_bytes_total{kind=\"boundary\"}"), 500);
   EXPECT_EQ(Value(text, "longwave_boundary_read_bytes_total"), 400);
   EXPECT_EQ(Value(text, "longwave_objects_written_bytes_total{kind=\"output\"}"), 300);
@@ -204,6 +239,8 @@ TEST(Probes, EveryNameIsDocumented) {
   server.WorkerIs("w", "cpu", ServerProbe::WorkerState::kIdle);
   server.WorkerSpeed("w", 1);
   server.ApiRequest("/", "GET", 200, 1);
+  server.RunningJobsAre({{"a"}});
+  server.TokenExpiriesAre({{"t", 1}});
   WorkerProbe worker("cpu");
   std::istringstream lines(server.Text() + worker.Text());
   for (std::string line; std::getline(lines, line);) {

@@ -10,6 +10,8 @@
 
 #include <string>
 
+#include "observability/request_probe.h"
+
 namespace longwave::metrics {
 
 using prometheus::Counter;
@@ -47,6 +49,15 @@ inline void BuildInfo(Registry& registry) {
   Gauges(registry, "longwave_build_info", "Always 1; its labels say what runs")
       .Add({{"version", LONGWAVE_VERSION}})
       .Set(1);
+}
+
+// Of each process that reads or writes objects.
+inline RequestProbe ObjectRequests(Registry& registry) {
+  return {Histograms(registry, "longwave_object_request_seconds",
+                     "Seconds of reads, writes, lists and removals in the object store")
+              .Add({}, Coarse()),
+          OneCounter(registry, "longwave_object_request_errors_total",
+                     "Requests to the object store that failed")};
 }
 
 inline std::string Text(const Registry& registry) {

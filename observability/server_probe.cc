@@ -4,6 +4,9 @@
 #include <iterator>
 #include <map>
 #include <mutex>
+#include <set>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "observability/registry.h"
@@ -72,10 +75,28 @@ struct ServerProbe::Impl {
   metrics::Family<Gauge>& worker_speed =
       metrics::Gauges(registry, "longwave_worker_tokens_per_second",
                       "Tokens per second that a worker was measured at");
-  metrics::Family<Gauge>& worker_healthy = metrics::Gauges(
-      registry, "longwave_worker_device_healthy", "1 while a worker's device works, else 0");
-  Counter& device_failures = metrics::OneCounter(registry, "longwave_device_failures_total",
-                                                 "Times that a worker's device stopped working");
+  Counter& device_failures =
+      metrics::OneCounter(registry, "longwave_device_failures_total",
+                          "Workers that ended because their device stopped working");
+
+  metrics::Family<Gauge>& job_tokens =
+      metrics::Gauges(registry, "longwave_job_tokens", "Tokens of a job that runs");
+  metrics::Family<Gauge>& job_tokens_committed =
+      metrics::Gauges(registry, "longwave_job_tokens_committed", "Those that are committed");
+  metrics::Family<Gauge>& job_chunks =
+      metrics::Gauges(registry, "longwave_job_chunks", "Chunks of a job that runs, by state");
+  metrics::Family<Gauge>& job_workers =
+      metrics::Gauges(registry, "longwave_job_workers", "Workers that have chunks of the job");
+  metrics::Family<Gauge>& token_expiry =
+      metrics::Gauges(registry, "longwave_token_expiry_timestamp_seconds",
+                      "When the next token of a tenant expires, since 1970");
+
+  RequestProbe database{metrics::Histograms(registry, "longwave_store_seconds",
+                                            "Seconds of transactions and queries of the database")
+                            .Add({}, metrics::Coarse()),
+                        metrics::OneCounter(registry, "longwave_store_errors_total",
+                                            "Transactions and queries that the database failed")};
+  RequestProbe objects = metrics::ObjectRequests(registry);
 
   Gauge& leader = metrics::OneGauge(registry, "longwave_leader", "1 while this server leads");
   Gauge& term = metrics::OneGauge(registry, "longwave_leader_term",
@@ -88,11 +109,14 @@ struct ServerProbe::Impl {
     WorkerState state = WorkerState::kIdle;
     std::string device;
     double tokens_per_second = 0;  // 0: not measured
-    Gauge *speed = nullptr, *healthy = nullptr;
+    Gauge* speed = nullptr;
   };
+  // Series of what comes and goes.
+  using Series = std::set<std::pair<metrics::Family<Gauge>*, Gauge*>>;
   std::mutex mutex;  // of all below
   Queue queue;
   std::map<std::string, Worker> workers;
+  Series of_jobs, of_tokens;
   double last_speed = kAssumedSpeed;  // that any worker was measured at
 
   void Update() {  // REQUIRES: mutex. What depends on several things.
@@ -117,7 +141,18 @@ struct ServerProbe::Impl {
   }
   void Remove(const Worker& worker) {
     if (worker.speed != nullptr) worker_speed.Remove(worker.speed);
-    if (worker.healthy != nullptr) worker_healthy.Remove(worker.healthy);
+  }
+  static void Add(Series& series, metrics::Family<Gauge>& family, const prometheus::Labels& labels,
+                  double value) {
+    Gauge& gauge = family.Add(labels);
+    gauge.Set(value);
+    series.emplace(&family, &gauge);
+  }
+  static void Replace(Series& series, Series now) {
+    for (const auto& one : series) {
+      if (now.count(one) == 0) one.first->Remove(one.second);
+    }
+    series = std::move(now);
   }
 };
 
@@ -164,11 +199,7 @@ void ServerProbe::WorkerIs(const std::string& worker, const std::string& device,
                            WorkerState state) {
   const std::lock_guard<std::mutex> lock(impl_->mutex);
   Impl::Worker& known = impl_->workers[worker];
-  if (known.healthy == nullptr) {
-    known.device = device;
-    known.healthy = &impl_->worker_healthy.Add({{"worker", worker}, {"device", device}});
-    known.healthy->Set(1);
-  }
+  known.device = device;
   known.state = state;
   impl_->Update();
 }
@@ -178,18 +209,11 @@ void ServerProbe::WorkerSpeed(const std::string& worker, double tokens_per_secon
   const auto found = impl_->workers.find(worker);
   if (found == impl_->workers.end() || !(tokens_per_second > 0)) return;
   Impl::Worker& known = found->second;
-  if (known.speed == nullptr) known.speed = &impl_->worker_speed.Add({{"worker", worker}});
+  if (known.speed == nullptr)
+    known.speed = &impl_->worker_speed.Add({{"worker", worker}, {"device", known.device}});
   known.speed->Set(tokens_per_second);
   known.tokens_per_second = impl_->last_speed = tokens_per_second;
   impl_->Update();
-}
-
-void ServerProbe::WorkerHealth(const std::string& worker, bool healthy) {
-  const std::lock_guard<std::mutex> lock(impl_->mutex);
-  const auto found = impl_->workers.find(worker);
-  if (found == impl_->workers.end()) return;
-  if (!healthy && found->second.healthy->Value() > 0) impl_->device_failures.Increment();
-  found->second.healthy->Set(healthy ? 1 : 0);
 }
 
 void ServerProbe::WorkerGone(const std::string& worker) {
@@ -201,6 +225,36 @@ void ServerProbe::WorkerGone(const std::string& worker) {
   impl_->Update();
 }
 
+void ServerProbe::DeviceFailed() { impl_->device_failures.Increment(); }
+
+void ServerProbe::RunningJobsAre(const std::vector<RunningJob>& jobs) {
+  const std::lock_guard<std::mutex> lock(impl_->mutex);
+  Impl::Series now;
+  for (const RunningJob& job : jobs) {
+    const auto add = [&](metrics::Family<Gauge>& family, int64_t value, const char* state) {
+      prometheus::Labels labels = {{"job_id", job.id}};
+      if (state != nullptr) labels["state"] = state;
+      Impl::Add(now, family, labels, static_cast<double>(value));
+    };
+    add(impl_->job_tokens, job.tokens, nullptr);
+    add(impl_->job_tokens_committed, job.tokens_committed, nullptr);
+    add(impl_->job_workers, job.workers, nullptr);
+    add(impl_->job_chunks, job.chunks_waiting, "waiting");
+    add(impl_->job_chunks, job.chunks_leased, "leased");
+    add(impl_->job_chunks, job.chunks_committed, "committed");
+  }
+  Impl::Replace(impl_->of_jobs, std::move(now));
+}
+
+void ServerProbe::TokenExpiriesAre(const std::vector<std::pair<std::string, double>>& expiries) {
+  const std::lock_guard<std::mutex> lock(impl_->mutex);
+  Impl::Series now;
+  for (const auto& [tenant, seconds] : expiries) {
+    Impl::Add(now, impl_->token_expiry, {{"tenant", tenant}}, seconds);
+  }
+  Impl::Replace(impl_->of_tokens, std::move(now));
+}
+
 void ServerProbe::Leads(bool leads, int64_t term) {
   const std::lock_guard<std::mutex> lock(impl_->mutex);
   impl_->leader.Set(leads ? 1 : 0);
@@ -208,6 +262,8 @@ void ServerProbe::Leads(bool leads, int64_t term) {
   if (leads) return;
   for (const auto& [name, worker] : impl_->workers) impl_->Remove(worker);
   impl_->workers.clear();
+  Impl::Replace(impl_->of_jobs, {});
+  Impl::Replace(impl_->of_tokens, {});
   impl_->queue = {};
   impl_->Update();
 }
@@ -224,6 +280,9 @@ void ServerProbe::ApiRequest(absl::string_view route, absl::string_view method, 
            metrics::Coarse())
       .Observe(seconds);
 }
+
+RequestProbe& ServerProbe::database() const { return impl_->database; }
+RequestProbe& ServerProbe::objects() const { return impl_->objects; }
 
 std::string ServerProbe::Text() const { return metrics::Text(impl_->registry); }
 

@@ -7,8 +7,11 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/string_view.h"
+#include "observability/request_probe.h"
 
 namespace longwave {
 
@@ -37,17 +40,32 @@ class ServerProbe {
   };
   void QueueIs(const Queue& queue);
 
+  // Jobs that run, all that are to have series: those of others end. The caller bounds their
+  // number.
+  struct RunningJob {
+    std::string id;
+    int64_t tokens = 0, tokens_committed = 0;
+    int64_t chunks_waiting = 0, chunks_leased = 0, chunks_committed = 0;
+    int64_t workers = 0;  // that have chunks of it
+  };
+  void RunningJobsAre(const std::vector<RunningJob>& jobs);
+  // The next expiry of a token of each tenant that has one: tenant, seconds since 1970.
+  void TokenExpiriesAre(const std::vector<std::pair<std::string, double>>& expiries);
+
   enum class WorkerState { kIdle, kBusy, kDraining };
   void WorkerIs(const std::string& worker, const std::string& device, WorkerState state);
   void WorkerSpeed(const std::string& worker, double tokens_per_second);
-  void WorkerHealth(const std::string& worker, bool healthy);  // of its device
-  void WorkerGone(const std::string& worker);                  // with all its series
+  void WorkerGone(const std::string& worker);  // with all its series
+  void DeviceFailed();                         // a worker says that it ends because of that
   // Of several servers one leads. One that does not has no queue and no workers.
   void Leads(bool leads, int64_t term);
 
   // `route`: the path with names for its variable parts, "/v1/jobs/{id}"; never what a client
   // typed, or there would be as many series as jobs.
   void ApiRequest(absl::string_view route, absl::string_view method, int status, double seconds);
+
+  RequestProbe& database() const;  // transactions and queries
+  RequestProbe& objects() const;
 
   // The text format of Prometheus, version 0.0.4.
   std::string Text() const;

@@ -70,6 +70,9 @@ struct WorkerProbe::Impl {
       metrics::Histograms(registry, "longwave_boundary_write_seconds",
                           "Seconds of writing a boundary to the object store")
           .Add({}, metrics::Coarse());
+  Counter& boundary_failures =
+      metrics::OneCounter(registry, "longwave_boundary_write_failures_total",
+                          "Chunks whose boundary, or output before it, could not be written");
   Histogram& boundary_read =
       metrics::Histograms(registry, "longwave_boundary_read_seconds",
                           "Seconds of reading a boundary from the object store")
@@ -90,6 +93,7 @@ struct WorkerProbe::Impl {
   Gauge& connected = metrics::OneGauge(registry, "longwave_worker_connected",
                                        "1 while a server that leads knows this worker, else 0");
   Gauge* healthy = nullptr;
+  RequestProbe objects = metrics::ObjectRequests(registry);
 };
 
 WorkerProbe::WorkerProbe(absl::string_view device) : impl_(std::make_unique<Impl>()) {
@@ -122,6 +126,8 @@ void WorkerProbe::BoundaryWritten(double seconds, int64_t bytes) {
   impl_->boundary_write.Observe(seconds);
   impl_->boundary_bytes.Increment(static_cast<double>(bytes));
 }
+void WorkerProbe::BoundaryFailed() { impl_->boundary_failures.Increment(); }
+RequestProbe& WorkerProbe::objects() const { return impl_->objects; }
 void WorkerProbe::BoundaryRead(double seconds, int64_t bytes) {
   impl_->boundary_read.Observe(seconds);
   impl_->boundary_read_bytes.Increment(static_cast<double>(bytes));

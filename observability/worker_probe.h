@@ -8,6 +8,7 @@
 #include <string>
 
 #include "absl/strings/string_view.h"
+#include "observability/request_probe.h"
 
 namespace longwave {
 
@@ -34,11 +35,15 @@ class WorkerProbe {
   void StateFromStore();
 
   void BoundaryWritten(double seconds, int64_t bytes);
+  // A chunk's boundary, or its output before that, could not be written.
+  void BoundaryFailed();
   void BoundaryRead(double seconds, int64_t bytes);
   void OutputWritten(double seconds, int64_t bytes);
 
   void DeviceHealth(bool healthy);
   void Connected(bool connected);  // a server that leads knows this worker
+
+  RequestProbe& objects() const;
 
   // What was said last: for /healthz and /readyz.
   bool healthy() const;

@@ -88,6 +88,7 @@ void Dispatcher::On(const std::string& worker, const Hello& message) {
   now.info.seen_ms = now_ms_;
   now.links = message.links;
   if (is_new) {
+    now.removal = {now_ms_ - message.age_ms, message.uid};
     for (const auto& [place, held] : leases_) {
       if (held.worker == worker) now.leases.push_back(place);
     }
@@ -180,7 +181,12 @@ void Dispatcher::On(const std::string& worker, const HandBack& message) {
   Settle(worker, message.key, store_.HandBack(message.key), "it was handed back");
 }
 
-void Dispatcher::On(const std::string& worker, const Goodbye&) {
+void Dispatcher::On(const std::string& worker, const Goodbye& message) {
+  if (message.device_failed) {
+    options_.probe->DeviceFailed();
+    log::Error("a worker's device failed",
+               {{"worker", worker}, {"device", workers_[worker].info.device}});
+  }
   const std::vector<Place> leases = workers_[worker].leases;
   for (const Place& place : leases) {
     const auto held = leases_.find(place);
@@ -205,18 +211,21 @@ void Dispatcher::On(const std::string& worker, const Done& message) {
   }
   // Not leased, as far as is known here: the store knows. The answer to a commit may have been
   // lost.
-  const auto committed = store_.CommitChunks({CommitOf(message)}, now_ms_);
+  const Commit commit = CommitOf(message);
+  const auto committed = store_.CommitChunks({commit}, now_ms_);
   if (!committed.ok()) return;
   const absl::StatusOr<AfterCommit>& job = committed->front();
   if (job.ok()) {
-    Committed(worker, message.key, *job);
+    Committed(worker, commit, *job);
   } else if (IsRefusal(job.status())) {
     options_.probe->StaleReport();
     send_(worker, Dropped{message.key, std::string(job.status().message())});
   }
 }
 
-void Dispatcher::Committed(const std::string& worker, const ChunkKey& key, const AfterCommit& job) {
+void Dispatcher::Committed(const std::string& worker, const Commit& commit,
+                           const AfterCommit& job) {
+  const ChunkKey& key = commit.key;
   options_.probe->ChunkCommitted(job.chunk_tokens);
   log::Info("chunk committed",
             {{"job", key.job}, {"chunk", key.chunk}, {"epoch", key.epoch}, {"worker", worker}});
@@ -225,7 +234,8 @@ void Dispatcher::Committed(const std::string& worker, const ChunkKey& key, const
   const auto next = leases_.find({key.job, key.chunk + 1});
   if (next == leases_.end()) return;
   if (next->second.assign.has_value() && next->second.assign->before.empty()) return;
-  BoundaryReady ready{next->second.key, BoundaryName(key.job, key.epoch, key.chunk)};
+  BoundaryReady ready{next->second.key,
+                      {BoundaryName(key.job, key.epoch, key.chunk), commit.result.boundary_sha256}};
   if (next->second.assign.has_value()) {
     next->second.assign->boundary = ready.boundary;  // should it have to be sent again
   }
@@ -266,7 +276,7 @@ absl::Status Dispatcher::CommitDone() {
         }
       }
       Release(key);
-      Committed(workers[i], key, *job);
+      Committed(workers[i], commits[i], *job);
     } else if (IsRefusal(job.status())) {
       options_.probe->StaleReport();
       send_(workers[i], Dropped{key, std::string(job.status().message())});
@@ -401,9 +411,11 @@ Assign Dispatcher::AssignOf(const Lease& lease) const {
   Assign assign;
   assign.key = lease.key;
   if (lease.place.first == 0) {
-    if (job.start_position > 0) assign.boundary = job.start_boundary;
+    // That of a session, whose hash no row has: the object's own must do.
+    if (job.start_position > 0) assign.boundary = {job.start_boundary, ""};
   } else if (lease.before_worker.empty()) {
-    assign.boundary = BoundaryName(job.id, lease.before_epoch, lease.key.chunk - 1);
+    assign.boundary = {BoundaryName(job.id, lease.before_epoch, lease.key.chunk - 1),
+                       lease.before_sha256};
   } else {
     assign.before = StreamName({job.id, lease.key.chunk - 1, lease.before_epoch});
     const auto before = workers_.find(lease.before_worker);
@@ -430,9 +442,10 @@ Assign Dispatcher::AssignOf(const Lease& lease) const {
   return assign;
 }
 
-// Those without work first. The others get a chunk to go on with only where nobody is idle, and in
-// turn: whoever began first is ready first, and nobody is to wait for the states of one who will
-// begin later. They have work, so that they can wait a little for those before them.
+// Those without work first, the one that would be removed last before all. The others get a chunk
+// to go on with only where nobody is idle, and in turn: whoever began first is ready first, and
+// nobody is to wait for the states of one who will begin later. They have work, so that they can
+// wait a little for those before them.
 std::vector<LeaseRequest> Dispatcher::Requests() const {
   struct Turn {
     int64_t given;
@@ -458,10 +471,17 @@ std::vector<LeaseRequest> Dispatcher::Requests() const {
   }
   std::sort(turns.begin(), turns.end());
   std::vector<LeaseRequest> requests;
+  if (any_idle) {
+    std::erase_if(turns, [](const Turn& turn) { return !turn.free || turn.chunks > 0; });
+    std::stable_sort(turns.begin(), turns.end(), [&](const Turn& a, const Turn& b) {
+      return RemovedBefore(b.worker->removal, a.worker->removal, now_ms_);
+    });
+    for (const Turn& turn : turns) requests.push_back({turn.name, turn.worker->credit_bytes});
+    return requests;
+  }
   bool in_turn = true;
   for (const Turn& turn : turns) {
-    const bool now =
-        any_idle ? turn.chunks == 0 : in_turn || now_ms_ >= turn.worker->done_ms + kTurnMs;
+    const bool now = in_turn || now_ms_ >= turn.worker->done_ms + kTurnMs;
     if (turn.free && now) requests.push_back({turn.name, turn.worker->credit_bytes});
     in_turn = in_turn && turn.free;
   }

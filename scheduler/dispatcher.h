@@ -26,6 +26,7 @@
 #include "observability/server_probe.h"
 #include "scheduler/job_store.h"
 #include "scheduler/protocol/messages.h"
+#include "scheduler/removal_order.h"
 #include "scheduler/worker_info.h"
 
 namespace longwave {
@@ -67,6 +68,7 @@ class Dispatcher {
   struct Worker {
     WorkerInfo info;
     std::string links;
+    RemovalRank removal;
     int64_t credit_bytes = 0;
     int64_t busy_us = 0;        // for `tokens`
     std::vector<Place> leases;  // in the order they were given
@@ -105,7 +107,7 @@ class Dispatcher {
   void Settle(const std::string& worker, const ChunkKey& key,
               const absl::StatusOr<std::vector<ChunkKey>>& cut, const char* reason);
   void Cut(const std::vector<ChunkKey>& keys, const char* reason);
-  void Committed(const std::string& worker, const ChunkKey& key, const AfterCommit& job);
+  void Committed(const std::string& worker, const Commit& commit, const AfterCommit& job);
   absl::Status Lose(Leases::iterator lease);
   void WorkerLost(const std::string& worker);
   void Forget(const std::string& worker);

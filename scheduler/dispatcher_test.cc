@@ -134,7 +134,7 @@ TEST_F(DispatcherTest, ARegisteredWorkerGetsAChunk) {
   EXPECT_EQ(assign.chunk_tokens, kChunk);
   EXPECT_EQ(assign.length, 13);
   EXPECT_EQ(assign.tokens, 8);
-  EXPECT_EQ(assign.boundary + assign.before + assign.before_links, "");
+  EXPECT_EQ(assign.boundary.name + assign.before + assign.before_links, "");
   Sent();
   Tick();
   Say("w", Report{1, 1 << 20, {}});  // the assignment was lost on its way
@@ -152,7 +152,7 @@ TEST_F(DispatcherTest, ARegisteredWorkerGetsAChunk) {
   Tick();
   const Assign next = std::get<Assign>(sent_.back().second);
   EXPECT_EQ(next.key, (ChunkKey{"a", 1, 2}));
-  EXPECT_EQ(next.boundary, BoundaryName("a", 1, 0));
+  EXPECT_EQ(next.boundary, (BoundaryObject{BoundaryName("a", 1, 0), "b"}));
   EXPECT_FALSE(assign.last);
   EXPECT_TRUE(next.last);
   EXPECT_EQ(complete_, 0);
@@ -173,7 +173,7 @@ TEST_F(DispatcherTest, AJobSpreadsOverThoseWhoAreIdleAndCommitsInOrder) {
   EXPECT_EQ(given["a/1"].second.before, StreamName(given["a/0"].second.key));
   EXPECT_EQ(given["a/1"].second.before_links, "tcp://u");
   EXPECT_EQ(given["a/2"].second.before_links, "tcp://v");
-  EXPECT_EQ(given["a/2"].second.boundary, "");
+  EXPECT_EQ(given["a/2"].second.boundary.name, "");
   EXPECT_EQ(given["a/3"].first, "u");  // and then one to go on with, without waiting for a tick
   EXPECT_EQ(given["a/3"].second.before_links, "tcp://w");
   SayDone("w", given["a/2"].second.key);
@@ -184,6 +184,8 @@ TEST_F(DispatcherTest, AJobSpreadsOverThoseWhoAreIdleAndCommitsInOrder) {
   SayDone("u", given["a/0"].second.key);
   Tick();
   EXPECT_EQ(store_->Get("a")->committed, 3);
+  EXPECT_EQ(std::get<BoundaryReady>(sent_[1].second),
+            (BoundaryReady{given["a/1"].second.key, {BoundaryName("a", 1, 0), "b"}}));
   EXPECT_THAT(Sent(), ElementsAre("u Committed", "v BoundaryReady", "v Committed",
                                   "w BoundaryReady", "w Committed", "u BoundaryReady"));
 }
@@ -230,6 +232,25 @@ TEST_F(DispatcherTest, ChunksToGoOnWithAreGivenInTurn) {
   EXPECT_EQ(Assigned().size(), 0u);
   Tick(60);  // w takes too long
   EXPECT_EQ(Assigned()["a/8"].first, "u");
+}
+
+TEST_F(DispatcherTest, WhereThereIsLittleWorkThoseHaveItWhoWouldBeRemovedLast) {
+  now_ = 1'000'000;
+  const std::pair<const char*, int64_t> ages[] = {{"young", 1000}, {"b", 400'000}, {"a", 300'000}};
+  for (const auto& [name, age] : ages) {
+    Say(name, Hello{kProtocolVersion, "cpu", "", age, name});
+    Say(name, Report{1, 1 << 20, {}});
+  }
+  Add("x", 1);
+  Add("y", 1);
+  Tick();
+  auto given = Assigned();
+  EXPECT_EQ(given["x/0"].first, "b");
+  EXPECT_EQ(given["y/0"].first, "a");
+  SayDone("b", given["x/0"].second.key);
+  Add("z", 1);
+  Tick();
+  EXPECT_EQ(Assigned()["z/0"].first, "b");  // which had a chunk already, as "young" had not
 }
 
 TEST_F(DispatcherTest, AJobShrinksWhereOthersWait) {
@@ -313,7 +334,7 @@ TEST_F(DispatcherTest, NothingCrossesFromOneSequenceToTheNext) {
   EXPECT_EQ(second.before, StreamName(given["a/0"].second.key));
   EXPECT_TRUE(second.last);  // of its sequence
   const auto& [w, third] = given["a/2"];
-  EXPECT_EQ(third.boundary + third.before + third.before_links, "");
+  EXPECT_EQ(third.boundary.name + third.before + third.before_links, "");
   EXPECT_EQ((std::vector<int64_t>{third.first, third.tokens, third.length, third.given,
                                   third.first_token}),
             (std::vector<int64_t>{0, 8, 9, 9, 11}));
@@ -345,9 +366,9 @@ TEST_F(DispatcherTest, ASerialJobsNextChunkWaitsForTheOneBefore) {
   Tick();
   given = Assigned();
   ASSERT_EQ(given.size(), 2u);  // and the next sequence's first
-  EXPECT_EQ(given["a/1"].second.boundary, BoundaryName("a", first.key.epoch, 0));
+  EXPECT_EQ(given["a/1"].second.boundary.name, BoundaryName("a", first.key.epoch, 0));
   EXPECT_EQ(given["a/1"].second.before, "");
-  EXPECT_EQ(given["a/2"].second.boundary, "");
+  EXPECT_EQ(given["a/2"].second.boundary.name, "");
   Tick(1000);
   EXPECT_EQ(Assigned().size(), 0u);
 }
@@ -444,6 +465,15 @@ TEST_F(DispatcherTest, AnEndedWorkerIsLostAtOnceAndOneThatLeavesIsNot) {
   EXPECT_THAT(job->error, HasSubstr("workers w2, w3, w4"));
 }
 
+TEST_F(DispatcherTest, ADeviceThatFailedIsCounted) {
+  Join("v");
+  Join("w");
+  Say("v", Goodbye{});
+  Say("w", Goodbye{true});
+  Say("w", Goodbye{true});  // nobody knows it any more
+  EXPECT_THAT(probe_.Text(), HasSubstr("\nlongwave_device_failures_total 1\n"));
+}
+
 TEST_F(DispatcherTest, WhereOthersAreLostTooTheChunkIsNotToBlame) {
   Join("idle0");
   Add("a", 1);
@@ -515,8 +545,10 @@ TEST_P(Storm, LosesNothing) {
   };
   // What the chunk starts from, if it is there: the boundary, or another's stream.
   const auto before = [&](const Assign& assign) -> std::optional<std::string> {
-    if (!assign.boundary.empty()) {
-      const auto boundary = objects_->ReadAll(assign.boundary, 1000);
+    if (!assign.boundary.name.empty()) {
+      const auto boundary = objects_->ReadAll(assign.boundary.name, 1000, assign.boundary.sha256);
+      EXPECT_NE(assign.boundary.sha256, "");
+      EXPECT_FALSE(absl::IsDataLoss(boundary.status())) << boundary.status();
       if (boundary.ok()) return *boundary;
       return std::nullopt;  // its job is over
     }
@@ -567,7 +599,8 @@ TEST_P(Storm, LosesNothing) {
         worker.streams[stream] = state;
         ASSERT_TRUE(objects_->Write(BoundaryName(key.job, key.epoch, key.chunk), state).ok());
         ASSERT_TRUE(objects_->Write(OutputName(key.job, key.epoch, key.chunk), output).ok());
-        chunk.result = Done{key, static_cast<int64_t>(output.size()), HexSha256(output), "", 1};
+        chunk.result =
+            Done{key, static_cast<int64_t>(output.size()), HexSha256(output), HexSha256(state), 1};
         if (below(25) == 0) chunk.result = Failed{key, false, "bad luck"};
       }
       if (below(20) == 0) continue;  // what it says is lost

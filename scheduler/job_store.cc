@@ -20,7 +20,7 @@ bool SameRequest(const NewJob& job, const NewJob& other) {
          a.window == b.window && a.max_logits_bytes == b.max_logits_bytes &&
          FormatSampling(a) == FormatSampling(b) && job.priority == other.priority &&
          job.time_limit_ms == other.time_limit_ms && job.start_boundary == other.start_boundary &&
-         job.start_position == other.start_position;
+         job.start_position == other.start_position && job.trace == other.trace;
 }
 
 absl::Status Check(const NewJob& job) {
@@ -70,24 +70,40 @@ std::string ChunkKey::ToString() const {
   return absl::StrCat("job ", job, " chunk ", chunk, " epoch ", epoch);
 }
 
-absl::StatusOr<std::unique_ptr<JobStore>> JobStore::Open(std::unique_ptr<SqlDatabase> database) {
+absl::StatusOr<std::unique_ptr<JobStore>> JobStore::Open(std::unique_ptr<SqlDatabase> database,
+                                                         ServerProbe* probe) {
+  if (probe != nullptr) database->Observe(probe->database());
   absl::Status migrated = Migrate(*database);
   if (!migrated.ok()) return migrated;
-  return std::unique_ptr<JobStore>(new JobStore(std::move(database)));
+  return std::unique_ptr<JobStore>(new JobStore(std::move(database), probe));
 }
 
-JobStore::JobStore(std::unique_ptr<SqlDatabase> database)
-    : database_(std::move(database)), fairness_(std::make_unique<Fairness>()) {}
+JobStore::JobStore(std::unique_ptr<SqlDatabase> database, ServerProbe* probe)
+    : database_(std::move(database)), probe_(probe), fairness_(std::make_unique<Fairness>()) {}
 
 JobStore::~JobStore() = default;
 
 absl::Status JobStore::Write(int64_t now_ms, Work work) {
-  return database_->Write([&](SqlConnection& connection) {
+  std::vector<Event> events;
+  absl::Status status = database_->Write([&](SqlConnection& connection) {
     JobTransaction change(connection, now_ms);
-    absl::Status status = work(change);
-    if (status.ok()) status = change.WriteEvents();
-    return status;
+    absl::Status worked = work(change);
+    if (worked.ok()) worked = change.WriteEvents();
+    events = change.events();
+    return worked;
   });
+  if (status.ok() && probe_ != nullptr) Tell(events);
+  return status;
+}
+
+void JobStore::Tell(const std::vector<Event>& events) {
+  bool lost = false;  // a job that fails with the loss of a worker fails because of it
+  for (const Event& event : events) {
+    const absl::StatusOr<JobState> state = ParseJobState(event.kind);
+    if (state.ok() && IsOver(*state)) probe_->JobOver(event.kind);
+    if (state.ok() && *state == JobState::kFailed && lost) probe_->JobPoisoned();
+    lost = event.kind == "lost";
+  }
 }
 
 absl::Status JobStore::Schedule(int64_t now_ms, Work work) {
@@ -206,7 +222,7 @@ absl::StatusOr<QueueSummary> JobStore::Queue() {
 
 absl::StatusOr<std::vector<Job>> JobStore::List(const JobFilter& filter, int64_t before,
                                                 int64_t limit) {
-  std::string where = "number < $1";
+  std::string where = "number IN (SELECT number FROM jobs WHERE number < $1";
   Values values;
   values.emplace_back(before);
   const auto add = [&](const char* column, const std::string& value) {
@@ -218,7 +234,8 @@ absl::StatusOr<std::vector<Job>> JobStore::List(const JobFilter& filter, int64_t
   if (!filter.tenant.empty()) add("tenant", filter.tenant);
   if (!filter.model.empty()) add("model", filter.model);
   values.emplace_back(limit);
-  return Jobs(absl::StrCat(where, " ORDER BY number DESC LIMIT $", values.size()), values);
+  absl::StrAppend(&where, " ORDER BY number DESC LIMIT $", values.size(), ") ORDER BY number DESC");
+  return Jobs(where, values);
 }
 
 absl::StatusOr<Job> JobStore::Cancel(const std::string& id, int64_t now_ms) {
@@ -280,7 +297,7 @@ absl::StatusOr<int64_t> JobStore::LastEvent() {
 }
 
 absl::StatusOr<std::vector<Job>> JobStore::Unplanned(int64_t limit) {
-  return Jobs("state = 'queued' AND length < 0 ORDER BY number LIMIT $1", {limit});
+  return Jobs("finished_ms = 0 AND length < 0 ORDER BY number LIMIT $1", {limit});
 }
 
 absl::Status JobStore::SetPlan(const std::string& id, const Plan& plan, int64_t now_ms) {

@@ -34,6 +34,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "observability/server_probe.h"
 #include "scheduler/job.h"
 #include "scheduler/sequences.h"
 #include "scheduler/sql_database.h"
@@ -128,6 +129,7 @@ struct Lease {
   ChunkPlace place;
   int64_t before_epoch = 0;   // of chunk key.chunk - 1; 0 where a sequence begins
   std::string before_worker;  // who has that chunk leased now; empty: it is committed, or none is
+  std::string before_sha256;  // of its boundary, where it is committed
 };
 
 struct LeasedChunk {
@@ -189,7 +191,9 @@ class JobStore {
   static constexpr int64_t kRetryMs = 500;            // after the first failure; doubled each time
 
   // Makes or upgrades the schema. FailedPrecondition: the database is of a later program.
-  static absl::StatusOr<std::unique_ptr<JobStore>> Open(std::unique_ptr<SqlDatabase> database);
+  // `probe` (null: none) is told of jobs that end and of the database, and outlives the store.
+  static absl::StatusOr<std::unique_ptr<JobStore>> Open(std::unique_ptr<SqlDatabase> database,
+                                                        ServerProbe* probe = nullptr);
   ~JobStore();
   // For the other stores on it.
   SqlDatabase& database() { return *database_; }
@@ -287,13 +291,15 @@ class JobStore {
   using Values = std::vector<SqlValue>;
   using Work = absl::FunctionRef<absl::Status(JobTransaction&)>;
 
-  explicit JobStore(std::unique_ptr<SqlDatabase> database);
+  JobStore(std::unique_ptr<SqlDatabase> database, ServerProbe* probe);
   absl::Status Write(int64_t now_ms, Work work);
+  void Tell(const std::vector<Event>& events);
   absl::Status Schedule(int64_t now_ms, Work work);  // a Write that checks the term
   absl::StatusOr<std::vector<Job>> Jobs(const std::string& where, const Values& values);
   absl::StatusOr<std::vector<StoredFile>> Files(const std::string& where, const Values& values);
 
   std::unique_ptr<SqlDatabase> database_;
+  ServerProbe* const probe_;
   std::atomic<int64_t> term_{0};
 
   std::mutex mutex_;

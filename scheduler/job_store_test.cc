@@ -1,5 +1,6 @@
 #include "scheduler/job_store.h"
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -13,10 +14,10 @@ using ::testing::HasSubstr;
 
 constexpr int64_t kMost = int64_t{1} << 40;
 
-std::unique_ptr<JobStore> Open(const std::string& uri) {
+std::unique_ptr<JobStore> Open(const std::string& uri, ServerProbe* probe = nullptr) {
   auto database = OpenDatabase(uri);
   EXPECT_TRUE(database.ok()) << database.status();
-  auto store = JobStore::Open(*std::move(database));
+  auto store = JobStore::Open(*std::move(database), probe);
   EXPECT_TRUE(store.ok()) << store.status();
   return *std::move(store);
 }
@@ -71,13 +72,18 @@ std::string KindName(const ::testing::TestParamInfo<DatabaseKind>& info) {
 class JobStoreTest : public ::testing::TestWithParam<DatabaseKind> {
  protected:
   void SetUp() override {
-    if (!IsSkipped() && !HasFailure()) store_ = Open(database_.uri());
+    if (!IsSkipped() && !HasFailure()) store_ = Open(database_.uri(), &probe_);
   }
   absl::Status Change(const char* sql) {
     return store_->database().Write(
         [&](SqlConnection& connection) { return connection.Run(sql, {}).status(); });
   }
 
+  bool Told(const std::string& line) {  // of the probe's text
+    return absl::StrContains(probe_.Text(), "\n" + line + "\n");
+  }
+
+  ServerProbe probe_;
   TestDatabase database_{GetParam()};
   std::unique_ptr<JobStore> store_;
 };
@@ -230,6 +236,21 @@ TEST_P(JobStoreTest, AChunkThatLosesThreeWorkersParksItsJob) {
   EXPECT_EQ(job->error,
             "chunk 0 lost its worker 3 times (workers w1, w2, w3): it is not tried again");
   EXPECT_EQ(LeaseOne(*store_).job, "good");
+  EXPECT_TRUE(Told("longwave_jobs_poisoned_total 1"));
+  EXPECT_TRUE(Told("longwave_jobs_over_total{state=\"failed\"} 1"));
+}
+
+TEST_P(JobStoreTest, TheEndOfAJobIsCountedOnce) {
+  Add(*store_, "failed", 1);
+  Add(*store_, "cancelled", 1);
+  EXPECT_TRUE(store_->Fail(LeaseOne(*store_), "a bad token", true, 10).ok());
+  EXPECT_TRUE(store_->Cancel("cancelled", 11).ok());
+  EXPECT_FALSE(store_->Cancel("cancelled", 11).ok());
+  EXPECT_TRUE(Told("longwave_jobs_poisoned_total 0"));
+  EXPECT_TRUE(Told("longwave_jobs_over_total{state=\"failed\"} 1"));
+  EXPECT_TRUE(Told("longwave_jobs_over_total{state=\"cancelled\"} 1"));
+  EXPECT_TRUE(Told("longwave_store_errors_total 0"));
+  EXPECT_FALSE(Told("longwave_store_seconds_count 0"));
 }
 
 TEST_P(JobStoreTest, FailuresAreTriedAgainLaterAndNotForEver) {

@@ -52,6 +52,7 @@ class JobTransaction {
 
   void Log(const Job& job, const char* kind, const boost::json::object& data);
   absl::Status WriteEvents();  // last
+  const std::vector<Event>& events() const { return events_; }
 
  private:
   SqlConnection& connection_;

@@ -180,13 +180,15 @@ absl::StatusOr<Lease> LeaseRound::WriteChunk(Job job, const ChunkPlace& place,
   }
   if (place.first > 0) {
     const absl::StatusOr<SqlResult> before = change_.Run(
-        "SELECT epoch, CASE WHEN state = 'leased' THEN worker ELSE '' END FROM chunks "
+        "SELECT epoch, CASE WHEN state = 'leased' THEN worker ELSE '' END, boundary_sha256 FROM "
+        "chunks "
         "WHERE job = $1 AND chunk = $2",
         {job.id, lease.key.chunk - 1});
     if (!before.ok()) return before.status();
     RowReader row(before->rows[0]);
     lease.before_epoch = row.Number();
     lease.before_worker = row.Text();
+    lease.before_sha256 = row.Text();
   }
   absl::Status status =
       change_

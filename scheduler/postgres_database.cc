@@ -225,7 +225,7 @@ class PostgresDatabase final : public SqlDatabase {
 
   absl::Status Open() { return GetWriter().status(); }
 
-  absl::StatusOr<SqlResult> Read(const char* sql, absl::Span<const SqlValue> values) override {
+  absl::StatusOr<SqlResult> ReadNow(const char* sql, absl::Span<const SqlValue> values) override {
     // One that was idle may have been lost in the meantime: then a new one tells how things are.
     for (bool fresh : {false, true}) {
       absl::StatusOr<std::unique_ptr<PostgresConnection>> reader = TakeReader(fresh);

@@ -9,6 +9,21 @@ namespace {
 
 constexpr size_t kMostTogether = 64;
 
+// Tells a probe, if there is one, of a request from here on.
+class Timer {
+ public:
+  explicit Timer(RequestProbe* probe) : probe_(probe) {}
+  void Ended(const absl::Status& status) const {
+    if (probe_ == nullptr) return;
+    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - began_;
+    probe_->Took(took.count(), absl::IsUnavailable(status) || absl::IsInternal(status));
+  }
+
+ private:
+  RequestProbe* const probe_;
+  const std::chrono::steady_clock::time_point began_ = std::chrono::steady_clock::now();
+};
+
 }  // namespace
 
 absl::Status SqlDatabase::Write(Work work) {
@@ -33,12 +48,21 @@ absl::Status SqlDatabase::Write(Work work) {
 
 void SqlDatabase::RunGroup(absl::Span<Waiting* const> group) {
   bool again = false;
+  const Timer timer(probe_);
   absl::Status status = TryGroup(group, again);
   if (again) status = TryGroup(group, again);  // on a new connection
+  timer.Ended(status);
   if (status.ok()) return;
   for (Waiting* one : group) {
     if (one->status.ok()) one->status = status;
   }
+}
+
+absl::StatusOr<SqlResult> SqlDatabase::Read(const char* sql, absl::Span<const SqlValue> values) {
+  const Timer timer(probe_);
+  absl::StatusOr<SqlResult> result = ReadNow(sql, values);
+  timer.Ended(result.status());
+  return result;
 }
 
 absl::Status SqlDatabase::TryGroup(absl::Span<Waiting* const> group, bool& again) {

@@ -24,6 +24,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "observability/request_probe.h"
 
 namespace longwave {
 
@@ -75,15 +76,18 @@ class SqlDatabase {
   absl::Status Write(Work work);
   // One statement that changes nothing, beside whoever writes. Not from within Write()'s work,
   // which sees by its own connection what it wrote.
-  virtual absl::StatusOr<SqlResult> Read(const char* sql, absl::Span<const SqlValue> values) = 0;
+  absl::StatusOr<SqlResult> Read(const char* sql, absl::Span<const SqlValue> values);
   // SQL for the database's clock, in milliseconds since 1970.
   virtual const char* clock_ms() const = 0;
   // For messages: without a password.
   virtual std::string name() const = 0;
   // Whether several servers may use it at a time.
   virtual bool shared() const = 0;
+  // Whom to tell of transactions and reads, once, before the first; it outlives this.
+  void Observe(RequestProbe& probe) { probe_ = &probe; }
 
  protected:
+  virtual absl::StatusOr<SqlResult> ReadNow(const char* sql, absl::Span<const SqlValue> values) = 0;
   // The connection of the one thread that writes now; a new one where the last was lost.
   virtual absl::StatusOr<SqlWriter*> GetWriter() = 0;
 
@@ -97,6 +101,7 @@ class SqlDatabase {
   // Unavailable and `again`: nothing of it can have taken effect.
   absl::Status TryGroup(absl::Span<Waiting* const> group, bool& again);
 
+  RequestProbe* probe_ = nullptr;
   std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<Waiting*> waiting_;

@@ -118,7 +118,7 @@ class SqliteDatabase final : public SqlDatabase {
 
   absl::Status Open() { return writer_.Open(path_); }
 
-  absl::StatusOr<SqlResult> Read(const char* sql, absl::Span<const SqlValue> values) override {
+  absl::StatusOr<SqlResult> ReadNow(const char* sql, absl::Span<const SqlValue> values) override {
     if (path_ == ":memory:") {  // a database in memory is its connection's
       absl::StatusOr<SqlResult> result;
       absl::Status status = Write([&](SqlConnection& connection) {

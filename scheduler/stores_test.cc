@@ -254,6 +254,18 @@ TEST_P(StoresTest, ATokenIsFoundByItsHashUntilItEnds) {
   EXPECT_FALSE(ParseRole("root").ok());
 }
 
+TEST_P(StoresTest, TheNextExpiryOfEachTenant) {
+  TokenStore tokens(store_->database());
+  ASSERT_TRUE(tokens.Create({"a", "hash-a", "x", "", Role::kUser, 5, 300, 0}).ok());
+  ASSERT_TRUE(tokens.Create({"b", "hash-b", "x", "", Role::kUser, 5, 200, 0}).ok());
+  ASSERT_TRUE(tokens.Create({"c", "hash-c", "y", "", Role::kUser, 5, 100, 0}).ok());
+  ASSERT_TRUE(tokens.Create({"d", "hash-d", "z", "", Role::kUser, 5, 0, 0}).ok());
+  using Expiries = std::vector<std::pair<std::string, int64_t>>;
+  EXPECT_EQ(*tokens.NextExpiries(99, 10), (Expiries{{"y", 100}, {"x", 200}}));
+  EXPECT_EQ(*tokens.NextExpiries(99, 1), (Expiries{{"y", 100}}));
+  EXPECT_EQ(*tokens.NextExpiries(200, 10), (Expiries{{"x", 300}}));
+}
+
 TEST_P(StoresTest, OfTwoThatChangeASessionOneIsRefused) {
   SessionStore sessions(store_->database());
   Session session;

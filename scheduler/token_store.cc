@@ -100,6 +100,22 @@ absl::StatusOr<Token> TokenStore::Find(const std::string& sha256, int64_t now_ms
   return token;
 }
 
+absl::StatusOr<std::vector<std::pair<std::string, int64_t>>> TokenStore::NextExpiries(
+    int64_t now_ms, int64_t limit) {
+  const absl::StatusOr<SqlResult> result = database_.Read(
+      "SELECT tenant, MIN(expires_ms) FROM tokens WHERE expires_ms > $1 GROUP BY tenant "
+      "ORDER BY 2, 1 LIMIT $2",
+      {now_ms, limit});
+  if (!result.ok()) return result.status();
+  std::vector<std::pair<std::string, int64_t>> expiries;
+  for (const SqlRow& columns : result->rows) {
+    RowReader row(columns);
+    std::string tenant = row.Text();
+    expiries.emplace_back(std::move(tenant), row.Number());
+  }
+  return expiries;
+}
+
 absl::StatusOr<bool> TokenStore::Any() {
   const absl::StatusOr<SqlResult> any = database_.Read("SELECT id FROM tokens LIMIT 1", {});
   if (!any.ok()) return any.status();

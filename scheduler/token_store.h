@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -41,6 +42,10 @@ class TokenStore {
   absl::Status Revoke(const std::string& id);  // NotFound
   // The token of this hash, which is noted as used. NotFound: there is none, or it has expired.
   absl::StatusOr<Token> Find(const std::string& sha256, int64_t now_ms);
+  // The next expiry of each tenant that has tokens which expire: tenant, milliseconds since 1970.
+  // The soonest first.
+  absl::StatusOr<std::vector<std::pair<std::string, int64_t>>> NextExpiries(int64_t now_ms,
+                                                                            int64_t limit);
   // Whether there is any token at all.
   absl::StatusOr<bool> Any();
 

@@ -18,7 +18,7 @@ constexpr const char* kNames[] = {"Hello",   "Report",  "Done",   "Failed",     
 // Each message's fields in the order of the wire; Writer and Reader go through the same list.
 template <typename Codec>
 void Fields(Codec& c, Hello& m) {
-  c(m.version), c(m.device), c(m.links);
+  c(m.version), c(m.device), c(m.links), c(m.age_ms), c(m.uid);
 }
 template <typename Codec>
 void Fields(Codec& c, Report& m) {
@@ -38,7 +38,9 @@ void Fields(Codec& c, HandBack& m) {
   c(m.key);
 }
 template <typename Codec>
-void Fields(Codec&, Goodbye&) {}
+void Fields(Codec& c, Goodbye& m) {
+  c(m.device_failed);
+}
 template <typename Codec>
 void Fields(Codec& c, Welcome& m) {
   c(m.objects), c(m.models), c(m.heartbeat_ms), c(m.lease_ms);
@@ -76,6 +78,7 @@ struct Writer {
   void operator()(const std::string& text) { out.PutString(text); }
   void operator()(bool flag) { out.Put(static_cast<uint8_t>(flag)); }
   void operator()(const ChunkKey& key) { (*this)(key.job), (*this)(key.chunk), (*this)(key.epoch); }
+  void operator()(const BoundaryObject& object) { (*this)(object.name), (*this)(object.sha256); }
   void operator()(const std::vector<ChunkKey>& keys) {
     out.Put(static_cast<uint16_t>(keys.size()));
     for (const ChunkKey& key : keys) (*this)(key);
@@ -96,6 +99,7 @@ struct Reader {
     flag = byte == 1;
   }
   void operator()(ChunkKey& key) { (*this)(key.job), (*this)(key.chunk), (*this)(key.epoch); }
+  void operator()(BoundaryObject& object) { (*this)(object.name), (*this)(object.sha256); }
   void operator()(std::vector<ChunkKey>& keys) {
     const auto count = in.Get<uint16_t>();
     good = good && count <= kMostSlots;

@@ -23,7 +23,9 @@ inline constexpr int64_t kMostSlots = 1024;  // chunks that a worker may hold
 struct Hello {
   uint16_t version = kProtocolVersion;
   std::string device;
-  std::string links;  // where others reach its Exchange; empty: it takes part in no links
+  std::string links;   // where others reach its Exchange; empty: it takes part in no links
+  int64_t age_ms = 0;  // of its process
+  std::string uid;     // of its pod; see RemovalRank
   bool operator==(const Hello&) const = default;
 };
 struct Report {                // how it is with the worker, all of it; also the heartbeat
@@ -50,10 +52,16 @@ struct HandBack {  // not computed
   bool operator==(const HandBack&) const = default;
 };
 struct Goodbye {
+  bool device_failed = false;  // it ends because of that
   bool operator==(const Goodbye&) const = default;
 };
 
 // Scheduler to worker.
+struct BoundaryObject {
+  std::string name;    // in the object store; empty: none
+  std::string sha256;  // that its content must have; empty: known to nobody
+  bool operator==(const BoundaryObject&) const = default;
+};
 struct Welcome {
   std::string objects;  // the object store's URI
   std::string models;   // the folder of model folders
@@ -65,7 +73,8 @@ struct Assign {
   ChunkKey key;
   // Where the chunk starts from: an object, where it is committed; else the stream of the chunk
   // before it and who publishes it, until BoundaryReady; neither: the zero state.
-  std::string boundary, before, before_links;
+  BoundaryObject boundary;
+  std::string before, before_links;
   std::string model, model_hash;
   uint8_t task = 0;  // of enum Task
   int64_t window = 0, max_logits_bytes = 0;
@@ -83,7 +92,7 @@ struct Assign {
 };
 struct BoundaryReady {  // the chunk before `key` is committed; its boundary is this object
   ChunkKey key;
-  std::string boundary;
+  BoundaryObject boundary;
   bool operator==(const BoundaryReady&) const = default;
 };
 struct Committed {

@@ -12,7 +12,8 @@ using ::testing::HasSubstr;
 
 std::vector<Message> All() {
   const ChunkKey key{"0123456789abcdef", int64_t{1} << 40, 7};
-  Assign assign{key, "jobs/a/1/2.boundary", "a/1/2", "tcp://10.0.0.7:4000", "h3-dna", "cafe", 2};
+  Assign assign{
+      key, {"jobs/a/1/2.boundary", "feed"}, "a/1/2", "tcp://10.0.0.7:4000", "h3-dna", "cafe", 2};
   assign.chunk_tokens = 8192;
   assign.sampling = "256 0.5 0 1 7";
   assign.first = 16384;
@@ -25,15 +26,15 @@ std::vector<Message> All() {
   assign.serial = true;
   assign.last = true;
   assign.trace = true;
-  return {Hello{2, "cpu", "tcp://10.0.0.7:4000"},
+  return {Hello{2, "cpu", "tcp://10.0.0.7:4000", 5000, "1b4e28ba"},
           Report{2, 1 << 20, {key, {"b", 0, 1}}},
           Done{key, 32768, "aa", "bb", 1500},
           Failed{key, true, std::string("token id 300\0x", 14)},
           HandBack{key},
-          Goodbye{},
+          Goodbye{true},
           Welcome{"file:///data/objects", "/models", 1000, 6000},
           assign,
-          BoundaryReady{key, "jobs/a/1/2.boundary"},
+          BoundaryReady{key, {"jobs/a/1/2.boundary", "feed"}},
           Committed{key},
           Dropped{key, "an older epoch"},
           Unknown{},

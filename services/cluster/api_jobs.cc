@@ -209,22 +209,14 @@ Api::Answer Api::ListJobs(const Call& call) {
   if (!filter.model.empty() && !CouldBeId(filter.model)) {
     return Bad("model", Quoted(filter.model), "a model's name");
   }
-  const absl::StatusOr<std::string> tenant = ListedTenant(call);
-  const absl::StatusOr<int64_t> before = ParseCursor(call.query, "jobs");
-  const absl::StatusOr<int64_t> limit = QueryNumber(call.query, "limit", 1, kMostListed, 100);
-  if (!tenant.ok()) return tenant.status();
-  if (!before.ok()) return before.status();
-  if (!limit.ok()) return limit.status();
-  filter.tenant = *tenant;
-  const absl::StatusOr<std::vector<Job>> jobs = jobs_.List(filter, *before, *limit);
+  const absl::StatusOr<Page> page = AskedPage(call, "jobs");
+  if (!page.ok()) return page.status();
+  filter.tenant = page->tenant;
+  const absl::StatusOr<std::vector<Job>> jobs = jobs_.List(filter, page->before, page->limit);
   if (!jobs.ok()) return jobs.status();
   boost::json::array list;
   for (const Job& job : *jobs) list.push_back(ToJson(job, call.now_ms));
-  boost::json::object answer = {{"jobs", std::move(list)}};
-  if (static_cast<int64_t>(jobs->size()) == *limit) {
-    answer["next_cursor"] = MakeCursor("jobs", jobs->back().number);
-  }
-  return JsonResponse(200, answer);
+  return page->Answer(std::move(list), jobs->empty() ? 0 : jobs->back().number);
 }
 
 absl::StatusOr<Job> Api::FindJob(const Call& call) {
@@ -280,8 +272,7 @@ Api::Answer Api::CancelJob(const Call& call) {
   if (!found.ok()) return found.status();
   const absl::StatusOr<Job> job = jobs_.Cancel(found->id, call.now_ms);
   if (!job.ok()) return job.status();
-  absl::Status removed = RemoveObjects(*job, false, jobs_, objects_);
-  if (!removed.ok()) return removed;
+  LeftOver(RemoveObjects(*job, false, jobs_, objects_));
   return JsonResponse(200, ToJson(*job, call.now_ms));
 }
 
@@ -289,8 +280,8 @@ Api::Answer Api::DeleteJob(const Call& call) {
   const absl::StatusOr<Job> job = FindJob(call);
   if (!job.ok()) return job.status();
   absl::Status status = jobs_.Delete(job->id);
-  if (status.ok()) status = RemoveObjects(*job, false, jobs_, objects_);
   if (!status.ok()) return status;
+  LeftOver(RemoveObjects(*job, false, jobs_, objects_));
   ApiResponse response;
   response.status = 204;
   return response;

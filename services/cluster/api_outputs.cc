@@ -24,8 +24,9 @@ void AddBody(const Job& job, const std::vector<CommittedChunk>& chunks, const st
   for (const CommittedChunk& chunk : chunks) {
     const int64_t from = std::max(first, start), to = std::min(end, start + chunk.output_bytes);
     if (from < to) {
-      response.parts.push_back(
-          {OutputName(job.id, chunk.epoch, chunk.chunk), from - start, to - from});
+      const bool all = to - from == chunk.output_bytes;
+      response.parts.push_back({OutputName(job.id, chunk.epoch, chunk.chunk), from - start,
+                                to - from, all ? chunk.output_sha256 : ""});
     }
     start += chunk.output_bytes;
   }

@@ -13,6 +13,7 @@
 #include "observability/trace.h"
 #include "services/cluster/model_hash.h"
 #include "services/cluster/observed_flow.h"
+#include "services/cluster/wave_flow.h"
 #include "services/job_task.h"
 #include "services/run_limits.h"
 #include "services/run_options.h"
@@ -78,24 +79,29 @@ struct ChunkExecutor::Work final : ChunkWork {
   std::unique_ptr<BoundaryWriter> boundary_writer;  // into that one
   std::unique_ptr<TraceRecorder> trace;             // null: nobody asked for one
   Seconds began = Now();
-
-  absl::Status Append(absl::Span<const float> values) { return output->Append(Bytes(values)); }
 };
 
 ChunkExecutor::ChunkExecutor(std::string name, std::unique_ptr<ObjectStore> objects,
                              std::string models, const ModelOptions& options, int threads,
-                             Exchange* exchange, WorkerProbe& probe, FinishedFn finished)
+                             bool wavefront, Exchange* exchange, WorkerProbe& probe,
+                             FinishedFn finished)
     : ChunkPipeline(exchange, std::move(finished)),
       name_(std::move(name)),
       objects_(std::move(objects)),
       models_(std::move(models)),
       options_(options),
+      wavefront_(wavefront),
       probe_(probe),
       pool_(threads) {
   Start();
 }
 
 ChunkExecutor::~ChunkExecutor() { Stop(); }
+
+absl::Status ChunkExecutor::Wrote(absl::Status status) {
+  if (!status.ok()) probe_.BoundaryFailed();
+  return status;
+}
 
 std::unique_ptr<ChunkWork> ChunkExecutor::NewWork(const Assign& assign) {
   return std::make_unique<Work>(assign);
@@ -195,11 +201,12 @@ absl::Status ChunkExecutor::ReadInput(Work& work) {
   return absl::OkStatus();
 }
 
-absl::Status ChunkExecutor::Fill(const ChunkWork& chunk, const std::string& name,
+absl::Status ChunkExecutor::Fill(const ChunkWork& chunk, const BoundaryObject& object,
                                  StateStream& stream) {
+  const std::string& name = object.name;
   const Work& work = static_cast<const Work&>(chunk);
   const Seconds began = Now();
-  const absl::StatusOr<std::string> bytes = objects_->ReadAll(name, kMostBoundary);
+  const absl::StatusOr<std::string> bytes = objects_->ReadAll(name, kMostBoundary, object.sha256);
   if (!bytes.ok()) return bytes.status();
   probe_.BoundaryRead(Now() - began, static_cast<int64_t>(bytes->size()));
   probe_.StateFromStore();
@@ -243,8 +250,9 @@ absl::Status ChunkExecutor::Run(Work& work) {
   if (assign.trace) work.trace = std::make_unique<TraceRecorder>();
   LONGWAVE_RETURN_IF_ERROR(Prepare(work));
   LONGWAVE_RETURN_IF_ERROR(ReadInput(work));
-  LONGWAVE_ASSIGN_OR_RETURN(work.output,
-                            objects_->Create(OutputName(key.job, key.epoch, key.chunk)));
+  auto output = objects_->Create(OutputName(key.job, key.epoch, key.chunk));
+  LONGWAVE_RETURN_IF_ERROR(Wrote(output.status()));
+  work.output = *std::move(output);
   const int64_t tensors = work.carry_index() + 1;
   const auto zeros = [&](StateStream& stream) {
     for (int64_t i = 0; i < work.carry_index(); ++i) {
@@ -260,7 +268,10 @@ absl::Status ChunkExecutor::Run(Work& work) {
   LONGWAVE_RETURN_IF_ERROR(runner_->Seek(work.position()));
   flow_->Begin(before, work.after);
   ObservedFlow flow(*flow_, work.model->state_specs(), probe_, work.trace.get());
-  LONGWAVE_RETURN_IF_ERROR(work.task->Forward(work.chunk, *runner_, &flow));
+  WaveFlow wave(flow, work.model->state_specs());
+  StateFlow& used = wavefront_ ? static_cast<StateFlow&>(wave) : flow;
+  LONGWAVE_RETURN_IF_ERROR(work.task->Forward(work.chunk, *runner_, &used));
+  LONGWAVE_RETURN_IF_ERROR(wave.End());
   flow.End();
   return ReadValues(work);
 }
@@ -269,7 +280,9 @@ absl::Status ChunkExecutor::Run(Work& work) {
 absl::Status ChunkExecutor::ReadValues(Work& work) {
   if (work.task->overlaps()) return absl::OkStatus();
   LONGWAVE_RETURN_IF_ERROR(TakeCarry(work));
-  const auto sink = [&](absl::Span<const float> values) { return work.Append(values); };
+  const auto sink = [&](absl::Span<const float> values) {
+    return Wrote(work.output->Append(Bytes(values)));
+  };
   LONGWAVE_RETURN_IF_ERROR(work.task->Values(work.chunk, *runner_, sink));
   return work.task->Flush(*runner_, sink);
 }
@@ -300,7 +313,7 @@ absl::Status ChunkExecutor::RunSerial(Work& work) {
 // The caches as the chunk before left them: they are there still, or come out of the store, from
 // what each chunk of the sequence has added.
 absl::Status ChunkExecutor::TakeCaches(const Assign& assign) {
-  const bool there = assign.first == 0 || stands_ == assign.boundary;
+  const bool there = assign.first == 0 || stands_ == assign.boundary.name;
   stands_.clear();
   if (assign.first == 0) {
     cache_epochs_.clear();
@@ -322,7 +335,7 @@ absl::Status ChunkExecutor::TakeCaches(const Assign& assign) {
       return absl::Status(status.code(), absl::StrCat(name, ": ", status.message()));
     return read;
   };
-  const std::string name = CachesName(assign.boundary);
+  const std::string name = CachesName(assign.boundary.name);
   LONGWAVE_ASSIGN_OR_RETURN(last, read(name, before));
   if (static_cast<int64_t>(last.carry.size()) != before) {
     return absl::DataLossError(
@@ -398,7 +411,7 @@ absl::Status ChunkExecutor::TakeValues(ChunkWork& chunk) {
   const ScopedSpan span(work.trace.get(), "values", -1, TraceLane::kObjects);
   // All are taken, stored or not: the next chunk's come after them.
   const auto sink = [&](absl::Span<const float> values) {
-    if (stored.ok()) stored = work.Append(values);
+    if (stored.ok()) stored = Wrote(work.output->Append(Bytes(values)));
     return absl::OkStatus();
   };
   LONGWAVE_RETURN_IF_ERROR(work.task->Values(work.chunk, *runner_, sink));
@@ -416,17 +429,17 @@ absl::StatusOr<Done> ChunkExecutor::Store(ChunkWork& chunk) {
     const Seconds began = Now();
     const ScopedSpan span(work.trace.get(), "output", -1, TraceLane::kObjects);
     written = work.output->Commit();
-    if (!written.ok()) return written.status();
+    LONGWAVE_RETURN_IF_ERROR(Wrote(written.status()));
     probe_.OutputWritten(Now() - began, written->bytes);
   }
   if (!work.assign.last) {
     const Seconds began = Now();
     const ScopedSpan span(work.trace.get(), "boundary", -1, TraceLane::kObjects);
     LONGWAVE_RETURN_IF_ERROR(work.boundary_writer->End(work.task->carry()));
-    ObjectInfo boundary;
-    LONGWAVE_ASSIGN_OR_RETURN(boundary, work.boundary_object->Commit());
-    probe_.BoundaryWritten(Now() - began, boundary.bytes);
-    boundary_sha256 = boundary.sha256;
+    const absl::StatusOr<ObjectInfo> boundary = work.boundary_object->Commit();
+    LONGWAVE_RETURN_IF_ERROR(Wrote(boundary.status()));
+    probe_.BoundaryWritten(Now() - began, boundary->bytes);
+    boundary_sha256 = boundary->sha256;
   }
   WriteTrace(work);
   probe_.ChunkComputed(work.count(), Now() - work.began);
@@ -456,8 +469,9 @@ absl::Status ChunkExecutor::StoreStates(Work& work) {
   const ChunkKey& key = work.key();
   LONGWAVE_ASSIGN_OR_RETURN(work.boundary_object,
                             objects_->Create(BoundaryName(key.job, key.epoch, key.chunk)));
-  work.boundary_writer = std::make_unique<BoundaryWriter>(
-      [&work](absl::string_view bytes) { return work.boundary_object->Append(bytes); });
+  work.boundary_writer = std::make_unique<BoundaryWriter>([this, &work](absl::string_view bytes) {
+    return Wrote(work.boundary_object->Append(bytes));
+  });
   BoundaryWriter& writer = *work.boundary_writer;
   LONGWAVE_RETURN_IF_ERROR(
       writer.Begin(work.assign.model_hash, work.position() + work.count(), work.carry_index()));

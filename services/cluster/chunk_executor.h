@@ -23,10 +23,10 @@ namespace longwave {
 
 class ChunkExecutor final : public ChunkPipeline {
  public:
-  // `name`: the worker's, for traces.
+  // `name`: the worker's, for traces. `wavefront`: see WaveFlow.
   ChunkExecutor(std::string name, std::unique_ptr<ObjectStore> objects, std::string models,
-                const ModelOptions& options, int threads, Exchange* exchange, WorkerProbe& probe,
-                FinishedFn finished);
+                const ModelOptions& options, int threads, bool wavefront, Exchange* exchange,
+                WorkerProbe& probe, FinishedFn finished);
   ~ChunkExecutor() override;
 
  private:
@@ -36,7 +36,8 @@ class ChunkExecutor final : public ChunkPipeline {
   absl::Status Compute(ChunkWork& work) override;
   absl::Status TakeValues(ChunkWork& work) override;
   absl::StatusOr<Done> Store(ChunkWork& work) override;
-  absl::Status Fill(const ChunkWork& work, const std::string& object, StateStream& stream) override;
+  absl::Status Fill(const ChunkWork& work, const BoundaryObject& object,
+                    StateStream& stream) override;
   void Discard(const ChunkKey& key) override { RemoveChunk(key, *objects_); }
   bool IsFinal(const absl::Status& status) const override;
 
@@ -50,11 +51,13 @@ class ChunkExecutor final : public ChunkPipeline {
   absl::Status GiveCaches(Work& work);
   absl::Status StoreStates(Work& work);
   void WriteTrace(Work& work);
+  absl::Status Wrote(absl::Status status);  // what came of a write of output or boundary
 
   const std::string name_;
   const std::unique_ptr<ObjectStore> objects_;
   const std::string models_;
   const ModelOptions options_;
+  const bool wavefront_;
   WorkerProbe& probe_;
   ThreadPool pool_;
   std::string model_hash_;  // of model_

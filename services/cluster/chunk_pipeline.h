@@ -44,7 +44,7 @@ struct ChunkWork {
 
  private:
   friend class ChunkPipeline;
-  std::string boundary;      // committed meanwhile
+  BoundaryObject boundary;   // committed meanwhile
   int64_t boundary_ms = -1;  // when that became known
   int64_t began_us = 0;
 };
@@ -67,7 +67,7 @@ class ChunkPipeline {
 
   void Add(const Assign& assign);
   // The chunk before `key` is committed: a link that has not brought all is no longer waited for.
-  void BoundaryReady(const ChunkKey& key, const std::string& object);
+  void BoundaryReady(const ChunkKey& key, const BoundaryObject& object);
   // Nobody wants the chunk any more: computed no further, not reported, and what was stored of it
   // is removed.
   void Drop(const ChunkKey& key);
@@ -90,7 +90,7 @@ class ChunkPipeline {
   virtual absl::Status TakeValues(ChunkWork& work) = 0;
   virtual absl::StatusOr<Done> Store(ChunkWork& work) = 0;
   // Puts the tensors of a boundary object into the stream.
-  virtual absl::Status Fill(const ChunkWork& work, const std::string& object,
+  virtual absl::Status Fill(const ChunkWork& work, const BoundaryObject& object,
                             StateStream& stream) = 0;
   // Removes what Store() wrote.
   virtual void Discard(const ChunkKey& key) = 0;

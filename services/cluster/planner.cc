@@ -54,12 +54,31 @@ void Add(SequenceRow row, Plan& plan) {
 }  // namespace
 
 absl::StatusOr<bool> Planner::PlanOne(const std::function<bool()>& stop, int64_t now_ms) {
-  const absl::StatusOr<std::vector<Job>> jobs = store_.Unplanned(1);
+  absl::StatusOr<std::optional<Job>> job = Take();
+  if (!job.ok()) return job.status();
+  if (!job->has_value()) return false;
+  absl::Status planned = PlanJob(**job, stop, now_ms);
+  const std::lock_guard<std::mutex> lock(mutex_);
+  busy_.erase((*job)->id);
+  if (!planned.ok()) return planned;
+  return true;
+}
+
+// The lock is held while the store is read: who is busy then is done after that, or was in time to
+// be no longer found.
+absl::StatusOr<std::optional<Job>> Planner::Take() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  absl::StatusOr<std::vector<Job>> jobs = store_.Unplanned(static_cast<int64_t>(busy_.size()) + 1);
   if (!jobs.ok()) return jobs.status();
-  if (jobs->empty()) return false;
-  const Job& job = jobs->front();
+  for (Job& job : *jobs) {
+    if (busy_.insert(job.id).second) return std::move(job);
+  }
+  return std::nullopt;
+}
+
+absl::Status Planner::PlanJob(const Job& job, const std::function<bool()>& stop, int64_t now_ms) {
   const absl::StatusOr<Plan> plan = WriteInput(job, stop);
-  if (stop()) return false;  // it is planned anew after the next start
+  if (stop()) return absl::OkStatus();  // it is planned anew after the next start
   absl::Status status = plan.status();
   if (plan.ok()) {
     status = store_.SetPlan(job.id, *plan, now_ms);
@@ -67,11 +86,13 @@ absl::StatusOr<bool> Planner::PlanOne(const std::function<bool()>& stop, int64_t
              absl::IsDataLoss(status)) {
     status = store_.FailJob(job.id, std::string(status.message()), now_ms);
   }
-  if (absl::IsAborted(status) || absl::IsNotFound(status)) {  // cancelled or deleted meanwhile
-    status = RemoveTokens(job.id);
+  if (absl::IsAborted(status) || absl::IsNotFound(status)) {
+    // Cancelled or deleted meanwhile; or planned by another server, whose tokens these are.
+    const absl::StatusOr<Job> now = store_.Get(job.id);
+    const bool gone = absl::IsNotFound(now.status()) || (now.ok() && IsOver(now->state));
+    status = gone ? RemoveTokens(job.id) : now.status();
   }
-  if (!status.ok()) return status;
-  return true;
+  return status;
 }
 
 absl::Status Planner::RemoveTokens(const std::string& job) {

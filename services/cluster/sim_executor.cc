@@ -62,13 +62,15 @@ absl::StatusOr<SimDevice> ParseSimDevice(absl::string_view text) {
       device.state_bytes = static_cast<int64_t>(value) / 8 * 8;
     } else if (number && name == "early" && value >= 0 && value <= 1) {
       device.early = value;
+    } else if (number && name == "fails_after" && value >= 0 && value <= (1 << 30)) {
+      device.fails_after = static_cast<int64_t>(value);
     } else if (number && name == "wave" && (value == 0 || value == 1)) {
       device.wave = value == 1;
     } else {
       return absl::InvalidArgumentError(
           absl::StrCat("device ", text, ": \"", part,
                        "\" must be layer_ms=0..60000, layers=1..1024, state_bytes=8..268435456, "
-                       "early=0..1 or wave=0|1"));
+                       "early=0..1, fails_after=0..1073741824 or wave=0|1"));
     }
   }
   return device;
@@ -98,6 +100,10 @@ absl::Status SimExecutor::Compute(ChunkWork& work) {
   if (static_cast<Task>(work.assign.task) != Task::kScore) {
     return absl::InvalidArgumentError("a simulated device has the task score only");
   }
+  if (++computed_ > device_.fails_after && device_.fails_after > 0) {
+    return absl::InternalError(
+        absl::StrCat("the simulated device failed after ", device_.fails_after, " chunks"));
+  }
   const int64_t layers = device_.layers;
   const int64_t chunk = work.assign.first / std::max<int64_t>(work.assign.chunk_tokens, 1);
   std::shared_ptr<StateStream> before;
@@ -108,14 +114,13 @@ absl::Status SimExecutor::Compute(ChunkWork& work) {
   const double share =
       static_cast<double>(work.count()) / static_cast<double>(work.assign.chunk_tokens);
   const std::chrono::duration<double, std::milli> layer_time(device_.layer_ms * share);
-  const double early = device_.wave ? 1.0 : device_.early;
   auto now = std::chrono::steady_clock::now();
   const auto pass = [&](double part) {
     now += std::chrono::duration_cast<std::chrono::steady_clock::duration>(layer_time * part);
-    std::this_thread::sleep_until(now);
   };
   for (int64_t layer = 0; layer < layers; ++layer) {
-    pass(device_.wave ? 0 : early);
+    if (!device_.wave) pass(device_.early);
+    std::this_thread::sleep_until(now);  // for what of the layer before came after its state, too
     const bool late = before->first_missing() <= layer;  // who woke late did not compute longer
     const absl::StatusOr<StateBytes> state = before->Wait(layer);
     if (!state.ok()) return state.status();
@@ -127,10 +132,14 @@ absl::Status SimExecutor::Compute(ChunkWork& work) {
                                               ": the state is ", value, ", of ", (*state)->size(),
                                               " bytes, not that of the chunk before"));
     }
-    if (device_.wave) pass(1);
+    if (device_.wave) {
+      pass(1);
+      std::this_thread::sleep_until(now);
+    }
     work.after->Put(layer, State(StateBefore(layer, chunk + 1)));
-    if (!device_.wave) pass(1 - early);
+    if (!device_.wave) pass(1 - device_.early);
   }
+  std::this_thread::sleep_until(now);
   return absl::OkStatus();
 }
 
@@ -164,10 +173,10 @@ absl::StatusOr<ObjectInfo> SimExecutor::WriteBoundary(const ChunkWork& work) {
   return objects_->Write(BoundaryName(key.job, key.epoch, key.chunk), bytes);
 }
 
-absl::Status SimExecutor::Fill(const ChunkWork& work, const std::string& name,
+absl::Status SimExecutor::Fill(const ChunkWork& work, const BoundaryObject& object,
                                StateStream& stream) {
   std::string bytes;
-  LONGWAVE_ASSIGN_OR_RETURN(bytes, objects_->ReadAll(name, kMostBoundary));
+  LONGWAVE_ASSIGN_OR_RETURN(bytes, objects_->ReadAll(object.name, kMostBoundary, object.sha256));
   Boundary boundary;
   LONGWAVE_ASSIGN_OR_RETURN(boundary, ParseBoundary(bytes));
   LONGWAVE_RETURN_IF_ERROR(CheckBoundary(boundary, work.assign.model_hash, work.position()));

@@ -25,7 +25,8 @@ struct SimDevice {
   int64_t layers = 24;
   int64_t state_bytes = 4096;  // of a layer
   double early = 0.25;
-  bool wave = false;  // the state goes out at the layer's end: what state passing saves
+  int64_t fails_after = 0;  // chunks; then the device fails. 0: never
+  bool wave = false;        // the state goes out at the layer's end: what state passing saves
 
   std::string ToString() const;  // "sim:layer_ms=1,layers=24,..."
 };
@@ -44,7 +45,8 @@ class SimExecutor final : public ChunkPipeline {
   absl::Status Compute(ChunkWork& work) override;
   absl::Status TakeValues(ChunkWork& work) override;
   absl::StatusOr<Done> Store(ChunkWork& work) override;
-  absl::Status Fill(const ChunkWork& work, const std::string& object, StateStream& stream) override;
+  absl::Status Fill(const ChunkWork& work, const BoundaryObject& object,
+                    StateStream& stream) override;
   void Discard(const ChunkKey& key) override { RemoveChunk(key, *objects_); }
   bool IsFinal(const absl::Status& status) const override;
 
@@ -53,6 +55,7 @@ class SimExecutor final : public ChunkPipeline {
 
   const std::unique_ptr<ObjectStore> objects_;
   const SimDevice device_;
+  int64_t computed_ = 0;  // chunks
 };
 
 }  // namespace longwave

@@ -17,6 +17,7 @@
 #include "observability/log.h"
 #include "observability/server_probe.h"
 #include "observability/worker_probe.h"
+#include "scheduler/observed_objects.h"
 #include "services/cluster/chunk_executor.h"
 #include "services/cluster/sim_executor.h"
 #include "services/cluster/status_listener.h"
@@ -49,12 +50,13 @@ costs the chunk that it was computing, which another one computes again.)";
 constexpr int kMostSimulated = 1024;
 
 struct WorkerOptions {
-  std::string connect, device = "auto", dtype = "auto", name, metrics_listen, curve_key_file;
+  std::string connect, device = "auto", dtype = "auto", name, uid, metrics_listen, curve_key_file;
   CurveKey key;
   std::string link_listen = "tcp://127.0.0.1:0", link_advertise, collective = "auto";
   LogOptions log;
   int threads = 0, count = 1;
   int parent = 0;  // 0: any
+  bool wavefront = false;
 };
 
 std::string NewName() {
@@ -100,6 +102,7 @@ absl::Status RunWorker(const WorkerOptions& options, const std::string& name,
   WorkerLoopOptions loop_options;
   loop_options.device = device;
   loop_options.probe = &probe;
+  loop_options.uid = options.uid;
   loop_options.connect = [name, key = options.key](const std::string& endpoint) {
     return OpenDealer(endpoint, name, key);
   };
@@ -117,7 +120,8 @@ absl::Status RunWorker(const WorkerOptions& options, const std::string& name,
           ChunkPipeline::FinishedFn finished) -> absl::StatusOr<std::unique_ptr<ChunkPipeline>> {
     auto objects = ObjectStore::Open(welcome.objects);
     if (!objects.ok()) return objects.status();
-    return pipeline(*std::move(objects), welcome, exchange->get(), std::move(finished));
+    return pipeline(Observe(*std::move(objects), probe.objects()), welcome, exchange->get(),
+                    std::move(finished));
   };
   WorkerLoop loop(*std::move(socket), loop_options, prepare);
   return loop.Run([] { return StopSignal() != 0; });
@@ -143,9 +147,9 @@ absl::Status RunModelWorker(const WorkerOptions& options, const std::string& nam
   return RunWorker(options, name, device, nccl, probe,
                    [&](std::unique_ptr<ObjectStore> objects, const Welcome& welcome,
                        Exchange* exchange, ChunkPipeline::FinishedFn finished) {
-                     return std::make_unique<ChunkExecutor>(name, std::move(objects),
-                                                            welcome.models, *model, options.threads,
-                                                            exchange, probe, std::move(finished));
+                     return std::make_unique<ChunkExecutor>(
+                         name, std::move(objects), welcome.models, *model, options.threads,
+                         options.wavefront, exchange, probe, std::move(finished));
                    });
 }
 
@@ -238,11 +242,16 @@ void AddWorkerCommand(CLI::App& app, Action& action) {
       ->capture_default_str();
   worker->add_option("--name", options->name,
                      "What the server calls it (default: host and number)");
+  worker->add_option(
+      "--uid", options->uid,
+      "The uid of its pod: work goes first to those that Kubernetes would remove last");
   worker->add_option("--metrics-listen", options->metrics_listen,
                      "HOST:PORT of /metrics, /healthz and /readyz; port 0: any, logged");
   worker->add_option("--curve-key", options->curve_key_file,
                      "A file with the cluster's secret key, 64 hexadecimal digits: all connections "
                      "are encrypted, and only who has it may connect");
+  worker->add_flag("--wavefront", options->wavefront,
+                   "To measure against: states go on when a whole layer is computed");
   AddLogOptions(*worker, options->log);
   worker->add_option("--with-parent", options->parent,
                      "Leave when the process that started this one, of this number, ends");

@@ -26,14 +26,14 @@ absl::Status WorkerLoop::Run(const std::function<bool()>& stop) {
   int64_t spoken_ms = 0;
   welcome_.heartbeat_ms = kFirstHeartbeatMs;
   welcome_.lease_ms = options_.silence_ms;
-  heard_ms_ = tried_ms_ = NowMs();
+  started_ms_ = heard_ms_ = tried_ms_ = NowMs();
   while (true) {
     if (!leaving_ && stop()) Leave();
     // Without a scheduler nothing can be committed, and states that the chunk waits for never come.
     const int64_t patience = std::max(welcome_.lease_ms, 2 * welcome_.heartbeat_ms);
     const bool alone = NowMs() > heard_ms_ + patience;
     if (leaving_ && (held_.empty() || alone)) {
-      socket_->Send("", Goodbye{});
+      socket_->Send("", Goodbye{!health_.ok()});
       return health_;
     }
     if (NowMs() >= spoken_ms + welcome_.heartbeat_ms) {
@@ -56,7 +56,8 @@ void WorkerLoop::Speak() {
   // Hello is answered, and reports of which all is right are not: one that leaves, or heard nothing
   // for a while, learns whether the scheduler is still there.
   if (!known_ || leaving_ || NowMs() >= heard_ms_ + welcome_.lease_ms / 2) {
-    socket_->Send("", Hello{kProtocolVersion, options_.device, options_.links});
+    socket_->Send("", Hello{kProtocolVersion, options_.device, options_.links,
+                            NowMs() - started_ms_, options_.uid});
   }
   if (!known_) return;
   Report report{leaving_ ? 0 : options_.slots, kCreditBytes, {}};

@@ -28,6 +28,7 @@ struct WorkerLoopOptions {
   std::string device;
   std::string links;                      // its Exchange's endpoint; empty: none
   WorkerProbe* probe = nullptr;           // outlives the loop
+  std::string uid;                        // see Hello
   int64_t slots = 2;                      // chunks at a time: one in work, one that waits for it
   std::vector<std::string> servers = {};  // their endpoints; the loop begins at the first
   // A server that says nothing for so long is left, until one has said its lease time.
@@ -75,7 +76,8 @@ class WorkerLoop {
   const WorkerLoopOptions options_;
   PrepareFn prepare_;
   Welcome welcome_;
-  bool known_ = false;           // by the scheduler
+  bool known_ = false;  // by the scheduler
+  int64_t started_ms_ = 0;
   int64_t heard_ms_ = 0;         // from a scheduler
   int64_t tried_ms_ = 0;         // the latest connection
   size_t server_ = 0;            // of options_.servers: the latest tried

@@ -19,8 +19,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "cli"))
 from support import DNA, IDS, PROGRAM, SOURCE, TEXT, CliTest  # noqa: E402,F401
 
 GENOME = SOURCE / "examples" / "ecoli536.fna.gz"
-PATIENCE = 120  # seconds: the machine may be busy
 LONG = os.environ.get("LONGWAVE_LONG") == "1"  # the whole genome, and faults of full length
+PATIENCE = 1800 if LONG else 120  # seconds: the machine may be busy
 
 
 def wait_for(what, condition, seconds=PATIENCE, pause=0.02):
@@ -195,10 +195,10 @@ class ClusterTest(CliTest):
         self.addCleanup(lambda: server.process.poll() is None and server.kill())
         return server
 
-    def worker(self, server, *options, connect=None, inside=()):
+    def worker(self, server, *options, connect=None, inside=(), log=None):
         if "--device" not in options:
             options = ("--device", "cpu", *options)
-        with open(self.folder / "worker.err", "a") as errors:
+        with open(log or self.folder / "worker.err", "a") as errors:
             process = subprocess.Popen(
                 [*inside, PROGRAM, "worker", "--connect", connect or server.worker_listen,
                  "--threads", "1", *options], stderr=errors)
