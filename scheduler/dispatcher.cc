@@ -214,7 +214,7 @@ void Dispatcher::On(const std::string& worker, const Done& message) {
   const Commit commit = CommitOf(message);
   const auto committed = store_.CommitChunks({commit}, now_ms_);
   if (!committed.ok()) return;
-  const absl::StatusOr<Job>& job = committed->front();
+  const absl::StatusOr<AfterCommit>& job = committed->front();
   if (job.ok()) {
     Committed(worker, commit, *job);
   } else if (IsRefusal(job.status())) {
@@ -223,15 +223,17 @@ void Dispatcher::On(const std::string& worker, const Done& message) {
   }
 }
 
-void Dispatcher::Committed(const std::string& worker, const Commit& commit, const Job& job) {
+void Dispatcher::Committed(const std::string& worker, const Commit& commit,
+                           const AfterCommit& job) {
   const ChunkKey& key = commit.key;
-  options_.probe->ChunkCommitted(job.ChunkTokens(key.chunk));
+  options_.probe->ChunkCommitted(job.chunk_tokens);
   log::Info("chunk committed",
             {{"job", key.job}, {"chunk", key.chunk}, {"epoch", key.epoch}, {"worker", worker}});
-  if (job.committed >= job.chunks()) options_.complete();
+  if (job.committed >= job.chunk_count) options_.complete();
   send_(worker, longwave::Committed{key});
   const auto next = leases_.find({key.job, key.chunk + 1});
   if (next == leases_.end()) return;
+  if (next->second.assign.has_value() && next->second.assign->before.empty()) return;
   BoundaryReady ready{next->second.key,
                       {BoundaryName(key.job, key.epoch, key.chunk), commit.result.boundary_sha256}};
   if (next->second.assign.has_value()) {
@@ -253,19 +255,19 @@ absl::Status Dispatcher::CommitDone() {
     workers.push_back(held.worker);
     before = &held;
   }
-  const auto results =
-      commits.empty() ? std::vector<absl::StatusOr<Job>>() : store_.CommitChunks(commits, now_ms_);
+  const auto results = commits.empty() ? std::vector<absl::StatusOr<AfterCommit>>()
+                                       : store_.CommitChunks(commits, now_ms_);
   if (!results.ok()) return results.status();
   done_ = false;
   for (size_t i = 0; i < commits.size(); ++i) {
     const ChunkKey& key = commits[i].key;
-    const absl::StatusOr<Job>& job = (*results)[i];
+    const absl::StatusOr<AfterCommit>& job = (*results)[i];
     if (job.ok()) {
       const auto worker = workers_.find(workers[i]);
       const Held& held = leases_.find({key.job, key.chunk})->second;
       if (worker != workers_.end()) {
         WorkerInfo& info = worker->second.info;
-        info.tokens += job->ChunkTokens(key.chunk);
+        info.tokens += job->chunk_tokens;
         worker->second.busy_us += held.done->busy_us;
         if (worker->second.busy_us > 0) {
           info.tokens_per_second =
@@ -408,7 +410,7 @@ Assign Dispatcher::AssignOf(const Lease& lease) const {
   const Job& job = lease.job;
   Assign assign;
   assign.key = lease.key;
-  if (lease.key.chunk == 0) {
+  if (lease.place.first == 0) {
     // That of a session, whose hash no row has: the object's own must do.
     if (job.start_position > 0) assign.boundary = {job.start_boundary, ""};
   } else if (lease.before_worker.empty()) {
@@ -422,15 +424,21 @@ Assign Dispatcher::AssignOf(const Lease& lease) const {
   assign.model = job.spec.model;
   assign.model_hash = job.model_hash;
   assign.task = static_cast<uint8_t>(job.spec.task);
-  assign.chunk_tokens = job.spec.chunk;
+  assign.chunk_tokens = std::min(job.spec.chunk, job.length);
   assign.window = job.spec.window;
   assign.max_logits_bytes = job.spec.max_logits_bytes;
-  assign.length = job.length;
+  if (job.spec.task == Task::kGenerate) assign.sampling = FormatSampling(job.spec);
+  assign.first = lease.place.first;
+  assign.tokens = lease.place.tokens;
+  assign.length = lease.place.length;
+  assign.given = lease.place.given;
+  assign.first_token = lease.place.first_token;
   assign.start_position = job.start_position;
-  assign.token_bytes = static_cast<uint8_t>(job.token_bytes);
+  assign.token_bytes = job.token_bytes;
+  assign.serial = job.serial;
   assign.trace = job.trace;
   // Where a session began, it goes on.
-  assign.last = lease.key.chunk + 1 == job.chunks() && job.start_boundary.empty();
+  assign.last = lease.place.ends() && job.start_boundary.empty();
   return assign;
 }
 
@@ -503,7 +511,7 @@ absl::StatusOr<bool> Dispatcher::GiveChunks() {
       continue;
     }
     ++dispatched_;
-    options_.probe->Dispatched(lease.job.ChunkTokens(lease.key.chunk));
+    options_.probe->Dispatched(lease.place.tokens);
     leases_[place] = {lease.key, name, now_ms_ + options_.lease_ms, std::move(assign), {}};
     workers_[name].leases.push_back(place);
     gave = true;

@@ -107,7 +107,7 @@ class Dispatcher {
   void Settle(const std::string& worker, const ChunkKey& key,
               const absl::StatusOr<std::vector<ChunkKey>>& cut, const char* reason);
   void Cut(const std::vector<ChunkKey>& keys, const char* reason);
-  void Committed(const std::string& worker, const Commit& commit, const Job& job);
+  void Committed(const std::string& worker, const Commit& commit, const AfterCommit& job);
   absl::Status Lose(Leases::iterator lease);
   void WorkerLost(const std::string& worker);
   void Forget(const std::string& worker);

@@ -133,6 +133,7 @@ TEST_F(DispatcherTest, ARegisteredWorkerGetsAChunk) {
   EXPECT_EQ(assign.key, (ChunkKey{"a", 0, 1}));
   EXPECT_EQ(assign.chunk_tokens, kChunk);
   EXPECT_EQ(assign.length, 13);
+  EXPECT_EQ(assign.tokens, 8);
   EXPECT_EQ(assign.boundary.name + assign.before + assign.before_links, "");
   Sent();
   Tick();
@@ -315,6 +316,61 @@ TEST_F(DispatcherTest, AFailureOrARefusalOfOneChunkIsToldToThoseAfterIt) {
   ASSERT_EQ(given.size(), 3u);
   Say("v", HandBack{given["a/1"].second.key});
   EXPECT_THAT(Sent(), UnorderedElementsAre("v Dropped", "w Dropped"));
+}
+
+TEST_F(DispatcherTest, NothingCrossesFromOneSequenceToTheNext) {
+  NewJob job;
+  job.id = "a";
+  job.spec.model = "m";
+  job.spec.input = "f";
+  job.spec.chunk = kChunk;
+  ASSERT_TRUE(store_->Create(job, now_).ok());
+  ASSERT_TRUE(store_->SetPlan("a", {20, 4, 0, {{"x", 1, 11, 11}, {"y", 1, 9, 9}}}, now_).ok());
+  for (const char* worker : {"u", "v", "w"}) Join(worker);
+  Tick();
+  auto given = Assigned();
+  ASSERT_EQ(given.size(), 3u);
+  const auto& [v, second] = given["a/1"];
+  EXPECT_EQ(second.before, StreamName(given["a/0"].second.key));
+  EXPECT_TRUE(second.last);  // of its sequence
+  const auto& [w, third] = given["a/2"];
+  EXPECT_EQ(third.boundary.name + third.before + third.before_links, "");
+  EXPECT_EQ((std::vector<int64_t>{third.first, third.tokens, third.length, third.given,
+                                  third.first_token}),
+            (std::vector<int64_t>{0, 8, 9, 9, 11}));
+  EXPECT_FALSE(third.last);
+  for (const char* chunk : {"a/0", "a/1"}) {
+    SayDone(given[chunk].first, given[chunk].second.key);
+    Tick();
+  }
+  // Chunk 1 hears of chunk 0's boundary; chunk 2 would have no use for chunk 1's.
+  EXPECT_THAT(Sent(), ElementsAre("u Committed", "v BoundaryReady", "v Committed"));
+}
+
+TEST_F(DispatcherTest, ASerialJobsNextChunkWaitsForTheOneBefore) {
+  NewJob job;
+  job.id = "a";
+  job.spec.model = "m";
+  job.spec.input = "f";
+  job.spec.chunk = kChunk;
+  job.serial = true;
+  ASSERT_TRUE(store_->Create(job, now_).ok());
+  ASSERT_TRUE(store_->SetPlan("a", {20, 1, 0, {{"x", 1, 11, 11}, {"y", 1, 9, 9}}}, now_).ok());
+  for (const char* worker : {"u", "v"}) Join(worker, 2);
+  Tick(1000);
+  auto given = Assigned();
+  ASSERT_EQ(given.size(), 1u);
+  const auto [u, first] = given["a/0"];
+  EXPECT_TRUE(first.serial);
+  SayDone(u, first.key);
+  Tick();
+  given = Assigned();
+  ASSERT_EQ(given.size(), 2u);  // and the next sequence's first
+  EXPECT_EQ(given["a/1"].second.boundary.name, BoundaryName("a", first.key.epoch, 0));
+  EXPECT_EQ(given["a/1"].second.before, "");
+  EXPECT_EQ(given["a/2"].second.boundary.name, "");
+  Tick(1000);
+  EXPECT_EQ(Assigned().size(), 0u);
 }
 
 TEST_F(DispatcherTest, ACancelledJobsWorkersHearOfIt) {
@@ -539,8 +595,7 @@ TEST_P(Storm, LosesNothing) {
         const ChunkKey& key = chunk.assign.key;
         const std::optional<std::string> start = before(chunk.assign);
         if (!start.has_value()) continue;
-        const int64_t tokens = std::min(kChunk, chunk.assign.length - key.chunk * kChunk);
-        const auto [state, output] = value(key.job, key.chunk, *start, tokens);
+        const auto [state, output] = value(key.job, key.chunk, *start, chunk.assign.tokens);
         worker.streams[stream] = state;
         ASSERT_TRUE(objects_->Write(BoundaryName(key.job, key.epoch, key.chunk), state).ok());
         ASSERT_TRUE(objects_->Write(OutputName(key.job, key.epoch, key.chunk), output).ok());
@@ -583,10 +638,10 @@ TEST_P(Storm, LosesNothing) {
     ASSERT_EQ(job->state, JobState::kSucceeded) << job->id;
     std::string state_before;
     const auto chunks = store_->Committed(job->id);
-    ASSERT_EQ(static_cast<int64_t>(chunks->size()), job->chunks());
+    ASSERT_EQ(static_cast<int64_t>(chunks->size()), job->chunk_count);
     for (const CommittedChunk& chunk : *chunks) {
-      const auto [state, output] =
-          value(job->id, chunk.chunk, state_before, job->ChunkTokens(chunk.chunk));
+      const auto [state, output] = value(job->id, chunk.chunk, state_before,
+                                         std::min(kChunk, job->length - chunk.chunk * kChunk));
       EXPECT_EQ(*objects_->ReadAll(OutputName(job->id, chunk.epoch, chunk.chunk), 1000), output);
       state_before = state;
     }

@@ -77,12 +77,17 @@ struct Assign {
   std::string before, before_links;
   std::string model, model_hash;
   uint8_t task = 0;  // of enum Task
-  int64_t chunk_tokens = 0, window = 0, max_logits_bytes = 0;
-  int64_t length = 0;          // tokens to run, of all chunks
-  int64_t start_position = 0;  // tokens that were before chunk 0
-  uint8_t token_bytes = 0;
-  bool trace = false;  // write down what is done when, as TraceName()
-  bool last = false;   // nothing goes on after the chunk: its boundary is not written
+  int64_t window = 0, max_logits_bytes = 0;
+  std::string sampling;      // generate: see FormatSampling()
+  int64_t chunk_tokens = 0;  // the most that a chunk of the job has
+  // The chunk's tokens are [first, first + tokens) of its sequence's `length`. The first `given` of
+  // these stand in the job's token file, from `first_token` on; generate makes the others.
+  int64_t first = 0, tokens = 0, length = 0, given = 0, first_token = 0;
+  int64_t start_position = 0;  // tokens that were before the sequence
+  int64_t token_bytes = 0;     // of one in the file: 1 or 4; transform: of a row
+  bool serial = false;         // all of the chunk before is wanted, and no link
+  bool trace = false;          // write down what is done when, as TraceName()
+  bool last = false;           // nothing goes on after the chunk: its boundary is not written
   bool operator==(const Assign&) const = default;
 };
 struct BoundaryReady {  // the chunk before `key` is committed; its boundary is this object
@@ -130,5 +135,7 @@ std::string OutputName(const std::string& job, int64_t epoch, int64_t chunk);  /
 std::string TraceName(const std::string& job, int64_t epoch, int64_t chunk);   // ".../E/C.trace"
 std::string BoundaryName(const std::string& job, int64_t epoch,
                          int64_t chunk);  // ".../E/C.boundary"
+// What the chunk of a boundary added to attention's caches: ".../E/C.boundary.caches".
+std::string CachesName(const std::string& boundary);
 
 }  // namespace longwave

@@ -15,9 +15,15 @@ std::vector<Message> All() {
   Assign assign{
       key, {"jobs/a/1/2.boundary", "feed"}, "a/1/2", "tcp://10.0.0.7:4000", "h3-dna", "cafe", 2};
   assign.chunk_tokens = 8192;
+  assign.sampling = "256 0.5 0 1 7";
+  assign.first = 16384;
+  assign.tokens = 8192;
   assign.length = 4938920;
+  assign.given = 4938665;
+  assign.first_token = 12;
   assign.start_position = 17;
   assign.token_bytes = 1;
+  assign.serial = true;
   assign.last = true;
   assign.trace = true;
   return {Hello{2, "cpu", "tcp://10.0.0.7:4000", 5000, "1b4e28ba"},

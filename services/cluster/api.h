@@ -57,6 +57,7 @@ class Api {
  public:
   static constexpr int64_t kMostBody = 256 << 10;          // of a JSON request
   static constexpr int64_t kMostChunk = int64_t{1} << 24;  // tokens
+  static constexpr int64_t kMostNewTokens = int64_t{1} << 40;
   static constexpr int64_t kMostListed = 1000;
   static constexpr int64_t kMostTimeLimit = int64_t{366} * 86400;  // seconds
   static constexpr int64_t kMostAppended = 1 << 14;                // tokens, to a session
@@ -131,6 +132,7 @@ class Api {
   Answer GetJob(const Call& call);
   Answer CancelJob(const Call& call);
   Answer DeleteJob(const Call& call);
+  Answer ListSequences(const Call& call);
   Answer GetOutput(const Call& call);
   Answer GetTrace(const Call& call);
   Answer JobEvents(const Call& call);
@@ -161,7 +163,9 @@ class Api {
     ApiResponse Answer(boost::json::array entries, int64_t last) const;
   };
   static absl::StatusOr<Page> AskedPage(const Call& call, const char* list);
-  absl::StatusOr<ModelEntry> FindLanguageModel(const std::string& name);
+  absl::StatusOr<SequenceRow> FindOutput(const Job& job, const Call& call);
+  absl::StatusOr<ModelEntry> FindModel(const JobSpec& job);
+  absl::StatusOr<ModelEntry> FindLanguageModel(const std::string& name);  // for sessions
   absl::StatusOr<Session> FindSession(const Call& call);
   struct Append;
   Answer FinishAppend(const Append& append, const Job& job);

@@ -495,7 +495,7 @@ TEST_F(ApiTest, JsonHasLimits) {
 TEST_F(ApiTest, Models) {
   const json::object model = Json(Ask("GET", "/v1/models/h3-dna"));
   EXPECT_EQ(model.at("tokenizer").as_string(), "bytes");
-  EXPECT_TRUE(model.at("jobs").as_bool());
+  EXPECT_TRUE(model.at("sessions").as_bool());
   EXPECT_EQ(model.at("sha256").as_string().size(), 64u);
   EXPECT_EQ(Json(Ask("GET", "/v1/models")).at("models").as_array().size(), 2u);
   for (const char* odd : {"..", "%2e%2e", "..%2fexamples", "h3-dna%00", "x"}) {

@@ -43,8 +43,12 @@ class ChunkExecutor final : public ChunkPipeline {
 
   absl::Status Prepare(Work& work);  // model_, runner_ and flow_
   absl::Status Run(Work& work);
-  absl::StatusOr<std::vector<int32_t>> Tokens(const Work& work);
+  absl::Status RunSerial(Work& work);
+  absl::Status ReadInput(Work& work);
+  absl::Status ReadValues(Work& work);
   absl::Status TakeCarry(Work& work);
+  absl::Status TakeCaches(const Assign& assign);
+  absl::Status GiveCaches(Work& work);
   absl::Status StoreStates(Work& work);
   void WriteTrace(Work& work);
   absl::Status Wrote(absl::Status status);  // what came of a write of output or boundary
@@ -61,6 +65,10 @@ class ChunkExecutor final : public ChunkPipeline {
   int64_t chunk_ = 0;  // that runner_ was made for
   std::unique_ptr<SequenceRunner> runner_;
   std::unique_ptr<LinkFlow> flow_;
+  // Attention's caches in runner_ are as of this boundary; empty: of none. And the epochs of their
+  // sequence's chunks.
+  std::string stands_;
+  std::vector<double> cache_epochs_;
 };
 
 }  // namespace longwave

@@ -32,6 +32,7 @@ void RemoveChunk(const ChunkKey& key, ObjectStore& objects) {
   for (auto* name : {OutputName, BoundaryName, TraceName}) {
     objects.Delete(name(key.job, key.epoch, key.chunk)).IgnoreError();
   }
+  objects.Delete(CachesName(BoundaryName(key.job, key.epoch, key.chunk))).IgnoreError();
 }
 
 void ChunkPipeline::Start() {
@@ -75,7 +76,8 @@ void ChunkPipeline::BoundaryReady(const ChunkKey& key, const BoundaryObject& obj
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     for (const WorkPtr& work : all_) {
-      if (work->key() != key || !work->boundary.name.empty()) continue;
+      if (work->key() != key || !work->boundary.name.empty() || work->assign.before.empty())
+        continue;
       work->boundary = object;
       work->boundary_ms = NowUs() / 1000;
     }

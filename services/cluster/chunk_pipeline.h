@@ -36,11 +36,8 @@ struct ChunkWork {
 
   const Assign assign;
   const ChunkKey& key() const { return assign.key; }
-  // Tokens [first, first + count) of the job's, and whether a token follows them.
-  int64_t first() const { return assign.key.chunk * assign.chunk_tokens; }
-  int64_t count() const { return std::min(assign.chunk_tokens, assign.length - first()); }
-  bool has_lookahead() const { return first() + count() < assign.length; }
-  int64_t position() const { return assign.start_position + first(); }
+  int64_t count() const { return assign.tokens; }
+  int64_t position() const { return assign.start_position + assign.first; }
 
   std::shared_ptr<StateStream> before, after;  // set by Compute()
   std::atomic<bool> dropped = false;

@@ -123,7 +123,7 @@ absl::Status Housekeeper::CountJobs() {
   }
   std::vector<ServerProbe::RunningJob> running;
   for (const Job& job : *jobs) {
-    running.push_back({job.id, job.length, job.tokens_committed(), job.chunks() - job.next,
+    running.push_back({job.id, job.length, job.tokens_done, job.chunk_count - job.next,
                        job.leases(), job.committed, static_cast<int64_t>(workers[job.id].size())});
   }
   probe_.RunningJobsAre(running);

@@ -1,12 +1,13 @@
 // Makes new jobs ready to run: reads a job's input once, front to back, and writes its tokens as
-// plain numbers, so that any chunk of them can be read anywhere. An input that cannot be is the end
-// of its job, with the reason.
+// plain numbers, one sequence after another, so that any chunk of them can be read anywhere. An
+// input that cannot be is the end of its job, with the reason.
 //
 // Thread safety: safe; several callers plan several jobs at a time.
 #pragma once
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <set>
@@ -14,6 +15,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "formats/byte_source.h"
 #include "scheduler/job_store.h"
 #include "scheduler/object_store.h"
 #include "services/cluster/model_catalog.h"
@@ -32,7 +34,14 @@ class Planner {
   absl::StatusOr<std::optional<Job>> Take();
   absl::Status PlanJob(const Job& job, const std::function<bool()>& stop, int64_t now_ms);
   absl::Status RemoveTokens(const std::string& job);
-  absl::StatusOr<Plan> WriteTokens(const Job& job, const std::function<bool()>& stop);
+  absl::StatusOr<Plan> WriteInput(const Job& job, const std::function<bool()>& stop);
+  // Into `writer`; `name`: of the upload.
+  absl::StatusOr<Plan> WriteTokens(const Job& job, const ModelConfig& config,
+                                   const std::string& name, std::unique_ptr<ByteSource> source,
+                                   ObjectWriter& writer, const std::function<bool()>& stop);
+  absl::StatusOr<Plan> WriteRows(const Job& job, const ModelConfig& config, const std::string& name,
+                                 std::unique_ptr<ByteSource> source, ObjectWriter& writer,
+                                 const std::function<bool()>& stop);
   JobStore& store_;
   ObjectStore& objects_;
   ModelCatalog& models_;

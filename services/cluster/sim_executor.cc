@@ -104,7 +104,8 @@ absl::Status SimExecutor::Compute(ChunkWork& work) {
     return absl::InternalError(
         absl::StrCat("the simulated device failed after ", device_.fails_after, " chunks"));
   }
-  const int64_t layers = device_.layers, chunk = work.key().chunk;
+  const int64_t layers = device_.layers;
+  const int64_t chunk = work.assign.first / std::max<int64_t>(work.assign.chunk_tokens, 1);
   std::shared_ptr<StateStream> before;
   LONGWAVE_ASSIGN_OR_RETURN(before, StreamBefore(work, layers, [&](StateStream& stream) {
                               for (int64_t i = 0; i < layers; ++i) stream.Put(i, State(0));

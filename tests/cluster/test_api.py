@@ -4,7 +4,7 @@ import http.client
 import json
 import unittest
 
-from cluster import IDS, TEXT, ClusterTest, Refusals, wait_for
+from cluster import IDS, ClusterTest, Refusals, wait_for
 
 
 class Api(Refusals, ClusterTest):
@@ -20,12 +20,12 @@ class Api(Refusals, ClusterTest):
                 ({"model": "../h3-dna"}, '"../h3-dna"'),
                 ({"model": 5}, "model 5: must be a string"),
                 ({"model": None}, "model null"),
-                ({"model": "s4d"}, "S4D"),
-                ({"model": TEXT.name}, "attention"),
+                ({"model": "s4d"}, 'task "score": must be transform with model s4d'),
+                ({"task": "transform"}, 'task "transform": must be one of score, embed'),
+                ({"window": 5}, "window 5 is for task embed, not score"),
                 ({"input": "feedfeedfeedfeed"}, 'input "feedfeedfeedfeed"'),
                 ({"input": ["x"]}, 'input ["x"]'),
                 ({"task": "guess"}, 'task "guess"'),
-                ({"task": "generate"}, 'task "generate"'),
                 ({"chunk": 0}, "chunk 0"),
                 ({"chunk": -5}, "chunk -5"),
                 ({"chunk": 1.5}, "chunk 1.5"),
