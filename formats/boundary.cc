@@ -11,7 +11,7 @@
 namespace longwave {
 namespace {
 
-constexpr absl::string_view kMagic = "LWSTATE1";
+constexpr absl::string_view kMagic = "LWSTATE2";
 constexpr size_t kHashDigits = 2 * Sha256::kBytes;
 constexpr size_t kMostRank = 8;
 constexpr size_t kMostName = 1024;
@@ -23,7 +23,7 @@ bool IsHash(absl::string_view text) {
 }
 
 // The product of the shape, -1 where it is more than `most`.
-int64_t Elements(const std::vector<int64_t>& shape, int64_t most) {
+int64_t Elements(absl::Span<const int64_t> shape, int64_t most) {
   int64_t count = 1;
   for (int64_t size : shape) {
     if (size < 1 || count > most / size) return -1;
@@ -38,34 +38,67 @@ absl::Status Bad(absl::string_view what) {
 
 }  // namespace
 
-absl::StatusOr<std::string> FormatBoundary(const Boundary& boundary) {
-  if (!IsHash(boundary.model_hash)) {
-    return Bad(absl::StrCat("model hash \"", boundary.model_hash, "\""));
-  }
-  if (boundary.position < 0) return Bad(absl::StrCat("position ", boundary.position));
+absl::Status BoundaryWriter::Put(absl::string_view bytes) {
+  hash_.Add(bytes);
+  return sink_(bytes);
+}
+
+absl::Status BoundaryWriter::Begin(absl::string_view model_hash, int64_t position,
+                                   int64_t tensors) {
+  if (!IsHash(model_hash)) return Bad(absl::StrCat("model hash \"", model_hash, "\""));
+  if (position < 0) return Bad(absl::StrCat("position ", position));
+  tensors_left_ = tensors;
   ByteWriter out;
   out.PutRaw(kMagic);
-  out.PutRaw(boundary.model_hash);
-  out.Put(boundary.position);
-  out.Put(static_cast<uint32_t>(boundary.carry.size()));
-  out.PutAll<double>(boundary.carry);
-  out.Put(static_cast<uint32_t>(boundary.tensors.size()));
-  for (const BoundaryTensor& tensor : boundary.tensors) {
-    const int64_t count = Elements(tensor.shape, std::numeric_limits<int64_t>::max());
-    if (tensor.name.size() > kMostName || tensor.shape.size() > kMostRank ||
-        count != static_cast<int64_t>(tensor.values.size())) {
-      return Bad(absl::StrCat("tensor \"", tensor.name, "\" of ", tensor.shape.size(),
-                              " dimensions and ", tensor.values.size(), " values"));
-    }
-    out.PutString(tensor.name);
-    out.Put(static_cast<uint8_t>(tensor.shape.size()));
-    out.PutAll<int64_t>(tensor.shape);
-    out.PutAll<float>(tensor.values);
+  out.PutRaw(model_hash);
+  out.Put(position);
+  out.Put(static_cast<uint32_t>(tensors));
+  return Put(out.bytes());
+}
+
+absl::Status BoundaryWriter::Tensor(absl::string_view name, absl::Span<const int64_t> shape,
+                                    absl::string_view values) {
+  constexpr int64_t kFloat = sizeof(float);
+  const int64_t count = Elements(shape, std::numeric_limits<int64_t>::max() / kFloat);
+  if (name.size() > kMostName || shape.size() > kMostRank || --tensors_left_ < 0 ||
+      count * kFloat != static_cast<int64_t>(values.size())) {
+    return Bad(absl::StrCat("tensor \"", name, "\" of ", shape.size(), " dimensions and ",
+                            values.size(), " bytes"));
   }
-  Sha256 hash;
-  hash.Add(out.bytes());
-  out.PutRaw(hash.Digest());
-  return out.Take();
+  ByteWriter out;
+  out.PutString(name);
+  out.Put(static_cast<uint8_t>(shape.size()));
+  out.PutAll<int64_t>(shape);
+  const absl::Status put = Put(out.bytes());
+  return put.ok() ? Put(values) : put;
+}
+
+absl::Status BoundaryWriter::End(absl::Span<const double> carry) {
+  if (tensors_left_ != 0) return Bad(absl::StrCat(tensors_left_, " tensors too few"));
+  ByteWriter out;
+  out.Put(static_cast<uint32_t>(carry.size()));
+  out.PutAll<double>(carry);
+  const absl::Status put = Put(out.bytes());
+  return put.ok() ? sink_(hash_.Digest()) : put;
+}
+
+absl::StatusOr<std::string> FormatBoundary(const Boundary& boundary) {
+  std::string bytes;
+  BoundaryWriter writer([&](absl::string_view piece) {
+    bytes.append(piece.data(), piece.size());
+    return absl::OkStatus();
+  });
+  absl::Status status = writer.Begin(boundary.model_hash, boundary.position,
+                                     static_cast<int64_t>(boundary.tensors.size()));
+  for (const BoundaryTensor& tensor : boundary.tensors) {
+    if (!status.ok()) return status;
+    status = writer.Tensor(tensor.name, tensor.shape,
+                           {reinterpret_cast<const char*>(tensor.values.data()),
+                            tensor.values.size() * sizeof(float)});
+  }
+  if (status.ok()) status = writer.End(boundary.carry);
+  if (!status.ok()) return status;
+  return bytes;
 }
 
 absl::StatusOr<Boundary> ParseBoundary(absl::string_view bytes) {
@@ -83,10 +116,6 @@ absl::StatusOr<Boundary> ParseBoundary(absl::string_view bytes) {
   Boundary boundary;
   boundary.model_hash = std::string(in.GetRaw(kHashDigits));
   boundary.position = in.Get<int64_t>();
-  const uint32_t carry = in.Get<uint32_t>();
-  if (carry > in.left() / sizeof(double)) return Bad(absl::StrCat("carry of ", carry));
-  boundary.carry.resize(carry);
-  in.GetAll(absl::MakeSpan(boundary.carry));
   const uint32_t tensors = in.Get<uint32_t>();
   for (uint32_t i = 0; i < tensors && !in.failed(); ++i) {
     BoundaryTensor& tensor = boundary.tensors.emplace_back();
@@ -104,6 +133,10 @@ absl::StatusOr<Boundary> ParseBoundary(absl::string_view bytes) {
     tensor.values.resize(count);
     in.GetAll(absl::MakeSpan(tensor.values));
   }
+  const uint32_t carry = in.Get<uint32_t>();
+  if (carry > in.left() / sizeof(double)) return Bad(absl::StrCat("carry of ", carry));
+  boundary.carry.resize(carry);
+  in.GetAll(absl::MakeSpan(boundary.carry));
   const absl::Status whole = in.Finish();
   if (!whole.ok()) return Bad(whole.message());
   if (!IsHash(boundary.model_hash)) return Bad("its model hash is not hexadecimal");

@@ -6,12 +6,16 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "formats/sha256.h"
 
 namespace longwave {
 
@@ -32,7 +36,27 @@ struct Boundary {
   bool operator==(const Boundary&) const = default;
 };
 
-// InvalidArgument for what the layout cannot hold, naming it.
+// Makes a boundary piece by piece, so that each tensor can go to its place once it is known:
+// Begin(), Tensor() for each, End(). Errors: InvalidArgument for what the layout cannot hold,
+// naming it; the sink's.
+class BoundaryWriter {
+ public:
+  using Sink = std::function<absl::Status(absl::string_view bytes)>;
+  explicit BoundaryWriter(Sink sink) : sink_(std::move(sink)) {}
+
+  absl::Status Begin(absl::string_view model_hash, int64_t position, int64_t tensors);
+  // `values`: the bytes of as many float32 as the shape has.
+  absl::Status Tensor(absl::string_view name, absl::Span<const int64_t> shape,
+                      absl::string_view values);
+  absl::Status End(absl::Span<const double> carry);
+
+ private:
+  absl::Status Put(absl::string_view bytes);
+  const Sink sink_;
+  Sha256 hash_;
+  int64_t tensors_left_ = 0;
+};
+
 absl::StatusOr<std::string> FormatBoundary(const Boundary& boundary);
 // DataLoss where the checksum is not that of the bytes; InvalidArgument for bytes that are no
 // boundary.

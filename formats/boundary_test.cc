@@ -41,6 +41,32 @@ TEST(Boundary, ComesBackAsItWas) {
   }
 }
 
+TEST(Boundary, WriterRefusesWhatTheLayoutCannotHold) {
+  std::string bytes;
+  const auto append = [&](absl::string_view piece) {
+    bytes.append(piece.data(), piece.size());
+    return absl::OkStatus();
+  };
+  const std::string hash = HexSha256("model"), values(8, 'v');
+  EXPECT_THAT(BoundaryWriter(append).Begin("model", 0, 0).message(), HasSubstr("\"model\""));
+  EXPECT_THAT(BoundaryWriter(append).Begin(hash, -1, 0).message(), HasSubstr("position -1"));
+  EXPECT_EQ(bytes, "");
+  BoundaryWriter writer(append);
+  EXPECT_TRUE(writer.Begin(hash, 0, 2).ok());
+  EXPECT_TRUE(writer.Tensor("a", {2}, values).ok());
+  EXPECT_THAT(writer.End({}).message(), HasSubstr("1 tensors too few"));
+  EXPECT_TRUE(writer.Tensor("b", {2, 1}, values).ok());
+  EXPECT_THAT(writer.Tensor("c", {2}, values).message(), HasSubstr("\"c\""));
+  for (const std::vector<int64_t>& shape :
+       {std::vector<int64_t>{3}, {-2}, std::vector<int64_t>(9, 1)}) {
+    BoundaryWriter other(append);
+    EXPECT_TRUE(other.Begin(hash, 0, 1).ok());
+    EXPECT_THAT(other.Tensor("d", shape, values).message(), HasSubstr("8 bytes"));
+  }
+  BoundaryWriter full([](absl::string_view) { return absl::ResourceExhaustedError("full"); });
+  EXPECT_EQ(full.Begin(hash, 0, 0).message(), "full");
+}
+
 TEST(Boundary, EveryChangedBitAndEveryLengthIsRefused) {
   const std::string bytes = *FormatBoundary(Some());
   for (size_t i = 0; i < bytes.size(); ++i) {

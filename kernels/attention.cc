@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/array.h"
 #include "kernels/attention_cuda.h"
 #include "kernels/checks.h"
 #include "kernels/elementwise.h"
@@ -141,6 +143,63 @@ void KvCache::Extend(int64_t count) {
   while (pages() * kPage < tokens_) {
     pages_.push_back(AllocateFloats(2 * heads_ * kPage * head_dim_));
   }
+}
+
+absl::Status KvCache::Move(int64_t first, int64_t count, float* keys, float* values, bool out,
+                           Stream& stream) const {
+  if (!on_gpu()) {
+    for (int64_t h = 0; h < heads_; ++h) {
+      for (int64_t t = first; t < first + count; ++t, keys += head_dim_, values += head_dim_) {
+        const int64_t offset = (h * kPage + t % kPage) * head_dim_;
+        float *key = this->keys(t / kPage) + offset, *value = this->values(t / kPage) + offset;
+        std::copy_n(out ? key : keys, head_dim_, out ? keys : key);
+        std::copy_n(out ? value : values, head_dim_, out ? values : value);
+      }
+    }
+    return absl::OkStatus();
+  }
+  const int64_t size = SizeOf(dtype_), part = count * head_dim_;
+  std::vector<char> raw(part * size);
+  for (int64_t h = 0; h < batch_ * heads_; ++h) {
+    const int64_t offset = (h * capacity_ + first) * head_dim_ * size;
+    for (auto [device, host] : {std::pair{gpu_keys(), keys}, std::pair{gpu_values(), values}}) {
+      void* at = static_cast<char*>(device) + offset;
+      if (out) {
+        LONGWAVE_RETURN_IF_ERROR(CopyOut(raw.data(), at, part * size, stream));
+        ToFloats(dtype_, raw.data(), part, host + h * part);
+      } else {
+        FromFloats(dtype_, host + h * part, part, raw.data());
+        LONGWAVE_RETURN_IF_ERROR(CopyIn(at, raw.data(), part * size, stream));
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<CacheRows> KvCache::Export(int64_t first, Stream& stream) const {
+  LONGWAVE_RETURN_IF_ERROR(CheckRange("KvCache", "first", first, 0, tokens_));
+  CacheRows rows;
+  rows.tokens = tokens_ - first;
+  const int64_t size = std::max<int64_t>(batch_, 1) * heads_ * rows.tokens * head_dim_;
+  rows.keys.resize(size);
+  rows.values.resize(size);
+  const absl::Status moved =
+      Move(first, rows.tokens, rows.keys.data(), rows.values.data(), true, stream);
+  if (!moved.ok()) return moved;
+  return rows;
+}
+
+absl::Status KvCache::Append(const CacheRows& rows, Stream& stream) {
+  const int64_t size = std::max<int64_t>(batch_, 1) * heads_ * rows.tokens * head_dim_;
+  for (const std::vector<float>* values : {&rows.keys, &rows.values}) {
+    LONGWAVE_RETURN_IF_ERROR(
+        CheckRange("KvCache", "values", static_cast<int64_t>(values->size()), size, size));
+  }
+  const int64_t first = tokens_;
+  if (on_gpu()) LONGWAVE_RETURN_IF_ERROR(Reserve(first + rows.tokens, stream));
+  Extend(rows.tokens);
+  return Move(first, rows.tokens, const_cast<float*>(rows.keys.data()),
+              const_cast<float*>(rows.values.data()), false, stream);
 }
 
 absl::Status AttentionDesc::Validate() const {

@@ -37,6 +37,12 @@ struct AttentionDesc {
   int64_t gpu_scratch_bytes(const Device& device) const;
 };
 
+// Keys and values of some tokens, as float32 on the host: (batch, heads, tokens, head_dim) each.
+struct CacheRows {
+  int64_t tokens = 0;
+  std::vector<float> keys, values;
+};
+
 // Keys (rotated) and values of all tokens so far. On the CPU: of one sequence, float32, in pages,
 // so that growth never copies. On a GPU: of `batch` sequences with equally many tokens, in one
 // array that grows by doubling.
@@ -64,6 +70,11 @@ class KvCache {
   // for them; on a GPU there must be room (Reserve).
   void Extend(int64_t count);
 
+  // The tokens from `first` on, and back behind those that are there, perhaps in another cache: on
+  // any device, to the bit. Both wait.
+  absl::StatusOr<CacheRows> Export(int64_t first, Stream& stream) const;
+  absl::Status Append(const CacheRows& rows, Stream& stream);
+
   // ---- On a GPU
   bool on_gpu() const { return batch_ > 0; }
   // Room for `tokens` tokens of each sequence: where there is less, twice the room or more is
@@ -82,10 +93,13 @@ class KvCache {
   // ---- On the CPU
   int64_t pages() const { return static_cast<int64_t>(pages_.size()); }
   // (heads, kPageTokens, head_dim) each.
-  float* keys(int64_t page) { return pages_[page].get(); }
-  float* values(int64_t page) { return keys(page) + heads_ * kPageTokens * head_dim_; }
+  float* keys(int64_t page) const { return pages_[page].get(); }
+  float* values(int64_t page) const { return keys(page) + heads_ * kPageTokens * head_dim_; }
 
  private:
+  // Between `rows`, of `count` tokens, and the cache's tokens from `first` on.
+  absl::Status Move(int64_t first, int64_t count, float* keys, float* values, bool out,
+                    Stream& stream) const;
   int64_t heads_, head_dim_, tokens_ = 0;
   std::vector<AlignedFloats> pages_;
 

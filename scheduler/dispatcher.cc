@@ -12,13 +12,18 @@ namespace longwave {
 namespace {
 
 constexpr int64_t kHeartbeatsInALease = 6;
-constexpr int64_t kFinishAtOnce = 16;   // jobs in one Tick
 constexpr int64_t kReconcileMs = 1000;  // how soon a cancelled job's workers hear of it
 constexpr int64_t kLossesTogetherMs = 60000;
 constexpr int64_t kTurnMs = 50;  // a worker that has work waits so long for those before it
 
 bool IsRefusal(const absl::Status& status) {
   return absl::IsAborted(status) || absl::IsNotFound(status);
+}
+
+Commit CommitOf(const Done& done) {
+  return {done.key,
+          {done.key.chunk, done.key.epoch, done.output_bytes, done.output_sha256,
+           done.boundary_sha256}};
 }
 
 }  // namespace
@@ -127,11 +132,7 @@ void Dispatcher::On(const std::string& worker, const Report& message) {
       send_(worker, *held->second.assign);  // it was lost, or the report crossed it
     } else {
       // Leased by a scheduler that ended before it could say so.
-      const ChunkKey key = held->second.key;
-      const auto cut = store_.HandBack(key);
-      if (!cut.ok() && !IsRefusal(cut.status())) continue;  // it runs out
-      Release(key);
-      if (cut.ok()) Cut(*cut, "the chunk before it was not computed");
+      TakeBack(held->second.key);
     }
   }
 }
@@ -147,14 +148,21 @@ void Dispatcher::Cut(const std::vector<ChunkKey>& keys, const char* reason) {
   }
 }
 
+bool Dispatcher::End(const ChunkKey& key, const absl::StatusOr<std::vector<ChunkKey>>& cut) {
+  if (!cut.ok() && !IsRefusal(cut.status())) return false;
+  Release(key);
+  if (cut.ok()) Cut(*cut, "the chunk before it was not computed");
+  return true;
+}
+
+void Dispatcher::TakeBack(const ChunkKey& key) {
+  End(key, store_.HandBack(key));  // else the lease runs out
+}
+
 void Dispatcher::Settle(const std::string& worker, const ChunkKey& key,
                         const absl::StatusOr<std::vector<ChunkKey>>& cut, const char* reason) {
-  if (!cut.ok() && !IsRefusal(cut.status())) {
-    return;  // the store is not well: the worker asks again
-  }
-  Release(key);
+  if (!End(key, cut)) return;  // the worker asks again
   send_(worker, Dropped{key, cut.ok() ? reason : std::string(cut.status().message())});
-  if (cut.ok()) Cut(*cut, "the chunk before it was not computed");
 }
 
 void Dispatcher::On(const std::string& worker, const Failed& message) {
@@ -183,11 +191,7 @@ void Dispatcher::On(const std::string& worker, const Goodbye& message) {
   for (const Place& place : leases) {
     const auto held = leases_.find(place);
     if (held == leases_.end() || held->second.done.has_value()) continue;
-    const ChunkKey key = held->second.key;
-    const auto cut = store_.HandBack(key);
-    if (!cut.ok() && !IsRefusal(cut.status())) continue;  // it runs out
-    Release(key);
-    if (cut.ok()) Cut(*cut, "the chunk before it was not computed");
+    TakeBack(held->second.key);
   }
   Forget(worker);
 }
@@ -207,30 +211,31 @@ void Dispatcher::On(const std::string& worker, const Done& message) {
   }
   // Not leased, as far as is known here: the store knows. The answer to a commit may have been
   // lost.
-  const auto committed =
-      store_.CommitChunks({{{message.key,
-                             {message.key.chunk, message.key.epoch, message.output_bytes,
-                              message.output_sha256, message.boundary_sha256}}}},
-                          now_ms_);
+  const Commit commit = CommitOf(message);
+  const auto committed = store_.CommitChunks({commit}, now_ms_);
   if (!committed.ok()) return;
-  const absl::StatusOr<Job>& job = committed->front();
+  const absl::StatusOr<AfterCommit>& job = committed->front();
   if (job.ok()) {
-    Committed(worker, message.key, *job);
+    Committed(worker, commit, *job);
   } else if (IsRefusal(job.status())) {
     options_.probe->StaleReport();
     send_(worker, Dropped{message.key, std::string(job.status().message())});
   }
 }
 
-void Dispatcher::Committed(const std::string& worker, const ChunkKey& key, const Job& job) {
-  options_.probe->ChunkCommitted(job.ChunkTokens(key.chunk));
+void Dispatcher::Committed(const std::string& worker, const Commit& commit,
+                           const AfterCommit& job) {
+  const ChunkKey& key = commit.key;
+  options_.probe->ChunkCommitted(job.chunk_tokens);
   log::Info("chunk committed",
             {{"job", key.job}, {"chunk", key.chunk}, {"epoch", key.epoch}, {"worker", worker}});
-  if (job.committed >= job.chunks()) options_.complete();
+  if (job.committed >= job.chunk_count) options_.complete();
   send_(worker, longwave::Committed{key});
   const auto next = leases_.find({key.job, key.chunk + 1});
   if (next == leases_.end()) return;
-  BoundaryReady ready{next->second.key, BoundaryName(key.job, key.epoch, key.chunk)};
+  if (next->second.assign.has_value() && next->second.assign->before.empty()) return;
+  BoundaryReady ready{next->second.key,
+                      {BoundaryName(key.job, key.epoch, key.chunk), commit.result.boundary_sha256}};
   if (next->second.assign.has_value()) {
     next->second.assign->boundary = ready.boundary;  // should it have to be sent again
   }
@@ -246,26 +251,23 @@ absl::Status Dispatcher::CommitDone() {
     const auto previous = leases_.find({place.first, place.second - 1});
     const bool turn = previous == leases_.end() || &previous->second == before;
     if (!held.done.has_value() || !turn) continue;
-    const Done& done = *held.done;
-    commits.push_back({held.key,
-                       {held.key.chunk, held.key.epoch, done.output_bytes, done.output_sha256,
-                        done.boundary_sha256}});
+    commits.push_back(CommitOf(*held.done));
     workers.push_back(held.worker);
     before = &held;
   }
-  const auto results =
-      commits.empty() ? std::vector<absl::StatusOr<Job>>() : store_.CommitChunks(commits, now_ms_);
+  const auto results = commits.empty() ? std::vector<absl::StatusOr<AfterCommit>>()
+                                       : store_.CommitChunks(commits, now_ms_);
   if (!results.ok()) return results.status();
   done_ = false;
   for (size_t i = 0; i < commits.size(); ++i) {
     const ChunkKey& key = commits[i].key;
-    const absl::StatusOr<Job>& job = (*results)[i];
+    const absl::StatusOr<AfterCommit>& job = (*results)[i];
     if (job.ok()) {
       const auto worker = workers_.find(workers[i]);
       const Held& held = leases_.find({key.job, key.chunk})->second;
       if (worker != workers_.end()) {
         WorkerInfo& info = worker->second.info;
-        info.tokens += job->ChunkTokens(key.chunk);
+        info.tokens += job->chunk_tokens;
         worker->second.busy_us += held.done->busy_us;
         if (worker->second.busy_us > 0) {
           info.tokens_per_second =
@@ -274,7 +276,7 @@ absl::Status Dispatcher::CommitDone() {
         }
       }
       Release(key);
-      Committed(workers[i], key, *job);
+      Committed(workers[i], commits[i], *job);
     } else if (IsRefusal(job.status())) {
       options_.probe->StaleReport();
       send_(workers[i], Dropped{key, std::string(job.status().message())});
@@ -341,15 +343,14 @@ absl::Status Dispatcher::Lose(Leases::iterator lease) {
   }
   for (const auto& [ms, place] : losses_) blame = blame && place == lease->first;
   const auto cut = store_.Lose(key, blame, now_ms_);
-  if (!cut.ok() && !IsRefusal(cut.status())) return cut.status();
+  const std::string name = held.worker;
+  if (!End(key, cut)) return cut.status();
   options_.probe->LeaseLost();
   log::Warning("chunk lost", {{"job", key.job},
                               {"chunk", key.chunk},
                               {"epoch", key.epoch},
-                              {"worker", held.worker},
+                              {"worker", name},
                               {"blamed", blame}});
-  Release(key);
-  if (cut.ok()) Cut(*cut, "the chunk before it was lost");
   return absl::OkStatus();
 }
 
@@ -357,9 +358,11 @@ absl::Status Dispatcher::Expire() {
   while (!losses_.empty() && losses_.front().first + kLossesTogetherMs <= now_ms_) {
     losses_.pop_front();
   }
+  std::vector<std::string> silent;
   for (const auto& [name, worker] : workers_) {
-    if (worker.info.seen_ms + options_.lease_ms <= now_ms_) WorkerLost(name);
+    if (worker.info.seen_ms + options_.lease_ms <= now_ms_) silent.push_back(name);
   }
+  for (const std::string& name : silent) WorkerLost(name);
   // From each job's first: what it takes with it is not lost as well.
   std::vector<Place> over;
   for (const auto& [place, held] : leases_) {
@@ -371,10 +374,6 @@ absl::Status Dispatcher::Expire() {
     if (lease == leases_.end()) continue;
     absl::Status lost = Lose(lease);
     if (!lost.ok()) return lost;
-  }
-  std::vector<std::string> silent;
-  for (const auto& [name, worker] : workers_) {
-    if (worker.info.seen_ms + options_.lease_ms <= now_ms_) silent.push_back(name);
   }
   for (const std::string& name : silent) Forget(name);
   return absl::OkStatus();
@@ -411,10 +410,12 @@ Assign Dispatcher::AssignOf(const Lease& lease) const {
   const Job& job = lease.job;
   Assign assign;
   assign.key = lease.key;
-  if (lease.key.chunk == 0) {
-    if (job.start_position > 0) assign.boundary = job.start_boundary;
+  if (lease.place.first == 0) {
+    // That of a session, whose hash no row has: the object's own must do.
+    if (job.start_position > 0) assign.boundary = {job.start_boundary, ""};
   } else if (lease.before_worker.empty()) {
-    assign.boundary = BoundaryName(job.id, lease.before_epoch, lease.key.chunk - 1);
+    assign.boundary = {BoundaryName(job.id, lease.before_epoch, lease.key.chunk - 1),
+                       lease.before_sha256};
   } else {
     assign.before = StreamName({job.id, lease.key.chunk - 1, lease.before_epoch});
     const auto before = workers_.find(lease.before_worker);
@@ -423,13 +424,21 @@ Assign Dispatcher::AssignOf(const Lease& lease) const {
   assign.model = job.spec.model;
   assign.model_hash = job.model_hash;
   assign.task = static_cast<uint8_t>(job.spec.task);
-  assign.chunk_tokens = job.spec.chunk;
+  assign.chunk_tokens = std::min(job.spec.chunk, job.length);
   assign.window = job.spec.window;
   assign.max_logits_bytes = job.spec.max_logits_bytes;
-  assign.length = job.length;
+  if (job.spec.task == Task::kGenerate) assign.sampling = FormatSampling(job.spec);
+  assign.first = lease.place.first;
+  assign.tokens = lease.place.tokens;
+  assign.length = lease.place.length;
+  assign.given = lease.place.given;
+  assign.first_token = lease.place.first_token;
   assign.start_position = job.start_position;
-  assign.token_bytes = static_cast<uint8_t>(job.token_bytes);
+  assign.token_bytes = job.token_bytes;
+  assign.serial = job.serial;
   assign.trace = job.trace;
+  // Where a session began, it goes on.
+  assign.last = lease.place.ends() && job.start_boundary.empty();
   return assign;
 }
 
@@ -502,7 +511,7 @@ absl::StatusOr<bool> Dispatcher::GiveChunks() {
       continue;
     }
     ++dispatched_;
-    options_.probe->Dispatched(lease.job.ChunkTokens(lease.key.chunk));
+    options_.probe->Dispatched(lease.place.tokens);
     leases_[place] = {lease.key, name, now_ms_ + options_.lease_ms, std::move(assign), {}};
     workers_[name].leases.push_back(place);
     gave = true;

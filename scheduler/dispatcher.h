@@ -99,12 +99,15 @@ class Dispatcher {
   // The lease is over. Returns the next one.
   Leases::iterator Release(Leases::iterator lease);
   void Release(const ChunkKey& key);  // if it is held
-  // The store answered to a chunk's end of another kind than a commit: `cut` is taken from its
-  // workers, and `worker` is told.
+  // The store answered to a chunk's end of another kind than a commit: its lease is over, and `cut`
+  // is taken from its workers. False, and nothing is done, where the store is not well.
+  bool End(const ChunkKey& key, const absl::StatusOr<std::vector<ChunkKey>>& cut);
+  void TakeBack(const ChunkKey& key);  // nobody computes it
+  // End(), and `worker` is told.
   void Settle(const std::string& worker, const ChunkKey& key,
               const absl::StatusOr<std::vector<ChunkKey>>& cut, const char* reason);
   void Cut(const std::vector<ChunkKey>& keys, const char* reason);
-  void Committed(const std::string& worker, const ChunkKey& key, const Job& job);
+  void Committed(const std::string& worker, const Commit& commit, const AfterCommit& job);
   absl::Status Lose(Leases::iterator lease);
   void WorkerLost(const std::string& worker);
   void Forget(const std::string& worker);

@@ -20,6 +20,7 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::UnorderedElementsAre;
 
 constexpr int64_t kLease = 6000;
 constexpr int64_t kChunk = 8;
@@ -132,7 +133,8 @@ TEST_F(DispatcherTest, ARegisteredWorkerGetsAChunk) {
   EXPECT_EQ(assign.key, (ChunkKey{"a", 0, 1}));
   EXPECT_EQ(assign.chunk_tokens, kChunk);
   EXPECT_EQ(assign.length, 13);
-  EXPECT_EQ(assign.boundary + assign.before + assign.before_links, "");
+  EXPECT_EQ(assign.tokens, 8);
+  EXPECT_EQ(assign.boundary.name + assign.before + assign.before_links, "");
   Sent();
   Tick();
   Say("w", Report{1, 1 << 20, {}});  // the assignment was lost on its way
@@ -150,7 +152,9 @@ TEST_F(DispatcherTest, ARegisteredWorkerGetsAChunk) {
   Tick();
   const Assign next = std::get<Assign>(sent_.back().second);
   EXPECT_EQ(next.key, (ChunkKey{"a", 1, 2}));
-  EXPECT_EQ(next.boundary, BoundaryName("a", 1, 0));
+  EXPECT_EQ(next.boundary, (BoundaryObject{BoundaryName("a", 1, 0), "b"}));
+  EXPECT_FALSE(assign.last);
+  EXPECT_TRUE(next.last);
   EXPECT_EQ(complete_, 0);
   SayDone("w", next.key);
   Tick();
@@ -169,7 +173,7 @@ TEST_F(DispatcherTest, AJobSpreadsOverThoseWhoAreIdleAndCommitsInOrder) {
   EXPECT_EQ(given["a/1"].second.before, StreamName(given["a/0"].second.key));
   EXPECT_EQ(given["a/1"].second.before_links, "tcp://u");
   EXPECT_EQ(given["a/2"].second.before_links, "tcp://v");
-  EXPECT_EQ(given["a/2"].second.boundary, "");
+  EXPECT_EQ(given["a/2"].second.boundary.name, "");
   EXPECT_EQ(given["a/3"].first, "u");  // and then one to go on with, without waiting for a tick
   EXPECT_EQ(given["a/3"].second.before_links, "tcp://w");
   SayDone("w", given["a/2"].second.key);
@@ -180,6 +184,8 @@ TEST_F(DispatcherTest, AJobSpreadsOverThoseWhoAreIdleAndCommitsInOrder) {
   SayDone("u", given["a/0"].second.key);
   Tick();
   EXPECT_EQ(store_->Get("a")->committed, 3);
+  EXPECT_EQ(std::get<BoundaryReady>(sent_[1].second),
+            (BoundaryReady{given["a/1"].second.key, {BoundaryName("a", 1, 0), "b"}}));
   EXPECT_THAT(Sent(), ElementsAre("u Committed", "v BoundaryReady", "v Committed",
                                   "w BoundaryReady", "w Committed", "u BoundaryReady"));
 }
@@ -302,14 +308,69 @@ TEST_F(DispatcherTest, AFailureOrARefusalOfOneChunkIsToldToThoseAfterIt) {
   Tick();
   auto given = Assigned();
   Say("u", Failed{given["a/0"].second.key, false, "bad luck"});
-  EXPECT_THAT(Sent(), ElementsAre("u Dropped", "v Dropped", "w Dropped"));
+  EXPECT_THAT(Sent(), UnorderedElementsAre("u Dropped", "v Dropped", "w Dropped"));
   Tick(10000);
   for (const char* worker : {"u", "v", "w"}) Join(worker);
   Tick();
   given = Assigned();
   ASSERT_EQ(given.size(), 3u);
   Say("v", HandBack{given["a/1"].second.key});
-  EXPECT_THAT(Sent(), ElementsAre("v Dropped", "w Dropped"));
+  EXPECT_THAT(Sent(), UnorderedElementsAre("v Dropped", "w Dropped"));
+}
+
+TEST_F(DispatcherTest, NothingCrossesFromOneSequenceToTheNext) {
+  NewJob job;
+  job.id = "a";
+  job.spec.model = "m";
+  job.spec.input = "f";
+  job.spec.chunk = kChunk;
+  ASSERT_TRUE(store_->Create(job, now_).ok());
+  ASSERT_TRUE(store_->SetPlan("a", {20, 4, 0, {{"x", 1, 11, 11}, {"y", 1, 9, 9}}}, now_).ok());
+  for (const char* worker : {"u", "v", "w"}) Join(worker);
+  Tick();
+  auto given = Assigned();
+  ASSERT_EQ(given.size(), 3u);
+  const auto& [v, second] = given["a/1"];
+  EXPECT_EQ(second.before, StreamName(given["a/0"].second.key));
+  EXPECT_TRUE(second.last);  // of its sequence
+  const auto& [w, third] = given["a/2"];
+  EXPECT_EQ(third.boundary.name + third.before + third.before_links, "");
+  EXPECT_EQ((std::vector<int64_t>{third.first, third.tokens, third.length, third.given,
+                                  third.first_token}),
+            (std::vector<int64_t>{0, 8, 9, 9, 11}));
+  EXPECT_FALSE(third.last);
+  for (const char* chunk : {"a/0", "a/1"}) {
+    SayDone(given[chunk].first, given[chunk].second.key);
+    Tick();
+  }
+  // Chunk 1 hears of chunk 0's boundary; chunk 2 would have no use for chunk 1's.
+  EXPECT_THAT(Sent(), ElementsAre("u Committed", "v BoundaryReady", "u Assign", "v Committed"));
+}
+
+TEST_F(DispatcherTest, ASerialJobsNextChunkWaitsForTheOneBefore) {
+  NewJob job;
+  job.id = "a";
+  job.spec.model = "m";
+  job.spec.input = "f";
+  job.spec.chunk = kChunk;
+  job.serial = true;
+  ASSERT_TRUE(store_->Create(job, now_).ok());
+  ASSERT_TRUE(store_->SetPlan("a", {20, 1, 0, {{"x", 1, 11, 11}, {"y", 1, 9, 9}}}, now_).ok());
+  for (const char* worker : {"u", "v"}) Join(worker, 2);
+  Tick(1000);
+  auto given = Assigned();
+  ASSERT_EQ(given.size(), 1u);
+  const auto [u, first] = given["a/0"];
+  EXPECT_TRUE(first.serial);
+  SayDone(u, first.key);
+  Tick();
+  given = Assigned();
+  ASSERT_EQ(given.size(), 2u);  // and the next sequence's first
+  EXPECT_EQ(given["a/1"].second.boundary.name, BoundaryName("a", first.key.epoch, 0));
+  EXPECT_EQ(given["a/1"].second.before, "");
+  EXPECT_EQ(given["a/2"].second.boundary.name, "");
+  Tick(1000);
+  EXPECT_EQ(Assigned().size(), 0u);
 }
 
 TEST_F(DispatcherTest, ACancelledJobsWorkersHearOfIt) {
@@ -484,8 +545,10 @@ TEST_P(Storm, LosesNothing) {
   };
   // What the chunk starts from, if it is there: the boundary, or another's stream.
   const auto before = [&](const Assign& assign) -> std::optional<std::string> {
-    if (!assign.boundary.empty()) {
-      const auto boundary = objects_->ReadAll(assign.boundary, 1000);
+    if (!assign.boundary.name.empty()) {
+      const auto boundary = objects_->ReadAll(assign.boundary.name, 1000, assign.boundary.sha256);
+      EXPECT_NE(assign.boundary.sha256, "");
+      EXPECT_FALSE(absl::IsDataLoss(boundary.status())) << boundary.status();
       if (boundary.ok()) return *boundary;
       return std::nullopt;  // its job is over
     }
@@ -532,12 +595,12 @@ TEST_P(Storm, LosesNothing) {
         const ChunkKey& key = chunk.assign.key;
         const std::optional<std::string> start = before(chunk.assign);
         if (!start.has_value()) continue;
-        const int64_t tokens = std::min(kChunk, chunk.assign.length - key.chunk * kChunk);
-        const auto [state, output] = value(key.job, key.chunk, *start, tokens);
+        const auto [state, output] = value(key.job, key.chunk, *start, chunk.assign.tokens);
         worker.streams[stream] = state;
         ASSERT_TRUE(objects_->Write(BoundaryName(key.job, key.epoch, key.chunk), state).ok());
         ASSERT_TRUE(objects_->Write(OutputName(key.job, key.epoch, key.chunk), output).ok());
-        chunk.result = Done{key, static_cast<int64_t>(output.size()), HexSha256(output), "", 1};
+        chunk.result =
+            Done{key, static_cast<int64_t>(output.size()), HexSha256(output), HexSha256(state), 1};
         if (below(25) == 0) chunk.result = Failed{key, false, "bad luck"};
       }
       if (below(20) == 0) continue;  // what it says is lost
@@ -575,10 +638,10 @@ TEST_P(Storm, LosesNothing) {
     ASSERT_EQ(job->state, JobState::kSucceeded) << job->id;
     std::string state_before;
     const auto chunks = store_->Committed(job->id);
-    ASSERT_EQ(static_cast<int64_t>(chunks->size()), job->chunks());
+    ASSERT_EQ(static_cast<int64_t>(chunks->size()), job->chunk_count);
     for (const CommittedChunk& chunk : *chunks) {
-      const auto [state, output] =
-          value(job->id, chunk.chunk, state_before, job->ChunkTokens(chunk.chunk));
+      const auto [state, output] = value(job->id, chunk.chunk, state_before,
+                                         std::min(kChunk, job->length - chunk.chunk * kChunk));
       EXPECT_EQ(*objects_->ReadAll(OutputName(job->id, chunk.epoch, chunk.chunk), 1000), output);
       state_before = state;
     }

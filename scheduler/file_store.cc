@@ -8,6 +8,8 @@
 #include <cerrno>
 #include <filesystem>
 #include <functional>
+#include <mutex>
+#include <set>
 #include <system_error>
 #include <utility>
 
@@ -22,6 +24,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr absl::string_view kFileScheme = "file://";
+constexpr size_t kFoldersKnown = 4096;
 constexpr int kTries = 10;  // another may remove a folder that was empty just before a file came
 
 absl::Status Error(const std::string& what, int error) { return absl::ErrnoToStatus(error, what); }
@@ -52,9 +55,55 @@ absl::Status Walk(const std::string& folder,
   return code ? Error(folder, code.value()) : absl::OkStatus();
 }
 
+// Which folders' names have reached the disk. Thread safety: safe.
+class FoldersOnDisk {
+ public:
+  explicit FoldersOnDisk(std::string top) : top_(std::move(top)) {}
+
+  // `folder` and all between it and the top, those too that another caller has just made: an object
+  // in them is said to be there. Once for each folder that there ever was.
+  absl::Status Sync(fs::path folder) {
+    for (; folder != top_; folder = folder.parent_path()) {
+      const std::string birth = BirthOf(folder);
+      {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        if (births_.contains(birth)) continue;
+      }
+      const fs::path above = folder.parent_path();
+      const int fd = open(above.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+      if (fd < 0) return Error(above.string(), errno);
+      fsync(fd);  // some file systems refuse
+      close(fd);
+      const std::lock_guard<std::mutex> lock(mutex_);
+      if (births_.size() >= kFoldersKnown) births_.clear();
+      if (!birth.empty()) births_.insert(birth);
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  // Another for each folder that is made, even where it takes the name and the number of one that
+  // was removed. Empty: the file system does not tell.
+  static std::string BirthOf(const fs::path& folder) {
+    struct statx info;
+    if (statx(AT_FDCWD, folder.c_str(), 0, STATX_INO | STATX_BTIME, &info) != 0 ||
+        (info.stx_mask & STATX_BTIME) == 0) {
+      return "";
+    }
+    return absl::StrCat(folder.string(), " ", info.stx_ino, " ", info.stx_btime.tv_sec, " ",
+                        info.stx_btime.tv_nsec);
+  }
+
+  const std::string top_;
+  std::mutex mutex_;
+  std::set<std::string> births_;
+};
+
 class FileWriter final : public ObjectWriter {
  public:
-  explicit FileWriter(std::unique_ptr<AtomicFile> file) : file_(std::move(file)) {}
+  FileWriter(std::unique_ptr<AtomicFile> file, fs::path folder,
+             std::shared_ptr<FoldersOnDisk> on_disk)
+      : file_(std::move(file)), folder_(std::move(folder)), on_disk_(std::move(on_disk)) {}
 
   absl::Status Append(absl::string_view bytes) override {
     hash_.Add(bytes);
@@ -63,30 +112,38 @@ class FileWriter final : public ObjectWriter {
   absl::StatusOr<ObjectInfo> Commit() override {
     const int64_t bytes = file_->size();
     absl::Status committed = file_->Commit();
+    if (committed.ok()) committed = on_disk_->Sync(folder_);
     if (!committed.ok()) return committed;
     return ObjectInfo{bytes, hash_.HexDigest()};
   }
 
  private:
-  std::unique_ptr<AtomicFile> file_;
+  const std::unique_ptr<AtomicFile> file_;
+  const fs::path folder_;
+  const std::shared_ptr<FoldersOnDisk> on_disk_;
   Sha256 hash_;
 };
 
 class FileStore final : public ObjectStore {
  public:
   explicit FileStore(std::string folder)
-      : folder_(std::move(folder)), uri_(absl::StrCat(kFileScheme, folder_)) {}
+      : folder_(std::move(folder)),
+        uri_(absl::StrCat(kFileScheme, folder_)),
+        on_disk_(std::make_shared<FoldersOnDisk>(folder_)) {}
 
   absl::StatusOr<std::unique_ptr<ObjectWriter>> Create(const std::string& name) override {
     absl::Status status = CheckObjectName(name);
     if (!status.ok()) return status;
     const std::string path = Path(name);
     for (int i = 0; i < kTries; ++i) {
-      status = MakeFolders(fs::path(path).parent_path());
+      const fs::path folder = fs::path(path).parent_path();
+      std::error_code code;
+      fs::create_directories(folder, code);
+      status = code ? Error(folder.string(), code.value()) : absl::OkStatus();
       if (absl::IsNotFound(status)) continue;
       if (!status.ok()) return status;
       absl::StatusOr<std::unique_ptr<AtomicFile>> file = AtomicFile::Create(path);
-      if (file.ok()) return std::make_unique<FileWriter>(*std::move(file));
+      if (file.ok()) return std::make_unique<FileWriter>(*std::move(file), folder, on_disk_);
       status = file.status();
       if (!absl::IsNotFound(status)) return status;
     }
@@ -200,23 +257,8 @@ class FileStore final : public ObjectStore {
     return absl::OkStatus();
   }
 
-  // All of them must reach the disk, those too that another caller has just made: an object in them
-  // is said to be there.
-  absl::Status MakeFolders(fs::path folder) {
-    std::error_code code;
-    fs::create_directories(folder, code);
-    if (code) return Error(folder.string(), code.value());
-    for (; folder != folder_; folder = folder.parent_path()) {
-      const fs::path above = folder.parent_path();
-      const int fd = open(above.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-      if (fd < 0) return Error(above.string(), errno);
-      fsync(fd);  // some file systems refuse
-      close(fd);
-    }
-    return absl::OkStatus();
-  }
-
-  std::string folder_, uri_;
+  const std::string folder_, uri_;
+  const std::shared_ptr<FoldersOnDisk> on_disk_;
 };
 
 }  // namespace

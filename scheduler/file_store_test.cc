@@ -42,6 +42,7 @@ namespace {
 
 using ::testing::Contains;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 class FileStoreTest : public ::testing::Test {
  protected:
@@ -65,6 +66,26 @@ TEST_F(FileStoreTest, AnObjectAndItsFoldersReachTheDisk) {
   for (const char* folder : {"", "/jobs", "/jobs/a", "/jobs/a/1"}) {
     EXPECT_THAT(synced, Contains(folder_ + folder));
   }
+}
+
+TEST_F(FileStoreTest, AFolderIsSyncedOnceForEachTimeItIsMade) {
+  auto store = *ObjectStore::Open("file://" + folder_);
+  const auto write = [&](const char* name) {
+    {
+      const std::lock_guard<std::mutex> lock(synced_mutex);
+      synced.clear();
+    }
+    ASSERT_TRUE(store->Write(name, "abc").ok());
+  };
+  write("jobs/a/1/0.output");
+  write("jobs/a/1/1.output");
+  EXPECT_THAT(synced, Contains(folder_ + "/jobs/a/1"));
+  EXPECT_THAT(synced, Not(Contains(folder_ + "/jobs/a")));
+  std::filesystem::remove_all(folder_ + "/jobs/a/1");
+  std::filesystem::create_directory(folder_ + "/jobs/a/1");  // by another
+  write("jobs/a/1/2.output");
+  EXPECT_THAT(synced, Contains(folder_ + "/jobs/a"));
+  EXPECT_THAT(synced, Not(Contains(folder_ + "/jobs")));
 }
 
 // In a process with mounts of its own: a disk of 1 MiB. Exit code 77: not allowed here.

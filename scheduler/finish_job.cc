@@ -1,7 +1,10 @@
 // The end of a job: its manifest, and what of it stays in the object store.
 #include "scheduler/finish_job.h"
 
+#include <limits>
 #include <set>
+#include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "boost/json/array.hpp"
@@ -11,25 +14,49 @@
 
 namespace longwave {
 
-std::vector<int64_t> OutputShape(const Job& job) {
-  int64_t rows = job.length;
+namespace {
+
+boost::json::array JsonOf(const std::vector<int64_t>& shape) {
+  return boost::json::array(shape.begin(), shape.end());
+}
+
+}  // namespace
+
+std::vector<int64_t> OutputShape(const Job& job, const SequenceRow& sequence) {
+  std::vector<int64_t> shape;
+  if (job.batch > 0) shape.push_back(job.batch);
+  int64_t rows = sequence.length;
+  if (job.spec.task == Task::kGenerate) rows = job.spec.max_new_tokens;
   if (job.spec.task == Task::kEmbed) {
-    rows = job.length / job.spec.window + (job.length % job.spec.window != 0);
+    rows = rows / job.spec.window + (rows % job.spec.window != 0);
   }
   // Score: only a sequence's first token has an entry without a token before it.
   if (job.spec.task == Task::kScore && job.start_position > 0) --rows;
-  if (job.columns == 0) return {rows};
-  return {rows, job.columns};
+  shape.push_back(rows);
+  if (job.columns > 0) shape.push_back(job.columns);
+  return shape;
+}
+
+const char* OutputType(const Job& job) {
+  return job.spec.task == Task::kGenerate ? "int32" : "float32";
 }
 
 absl::Status FinishJob(const Job& job, JobStore& store, ObjectStore& objects, int64_t now_ms) {
   const absl::StatusOr<std::vector<CommittedChunk>> chunks = store.Committed(job.id);
   if (!chunks.ok()) return chunks.status();
-  int64_t values = 1;
-  boost::json::array shape, outputs;
-  for (int64_t size : OutputShape(job)) {
-    values *= size;
-    shape.push_back(size);
+  const auto sequences = store.Sequences(job, 0, std::numeric_limits<int64_t>::max());
+  if (!sequences.ok()) return sequences.status();
+  int64_t bytes = 0;
+  boost::json::array files, outputs;
+  for (const SequenceRow& sequence : *sequences) {
+    const std::vector<int64_t> shape = OutputShape(job, sequence);
+    int64_t values = 1;
+    for (const int64_t size : shape) values *= size;
+    bytes += values * kOutputBytes;
+    files.push_back({{"name", sequence.name},
+                     {"shape", JsonOf(shape)},
+                     {"chunks", sequence.repeats * sequence.chunks(job.spec.chunk)}});
+    if (job.batch > 0) break;  // they are one file
   }
   for (const CommittedChunk& chunk : *chunks) {
     outputs.push_back({{"chunk", chunk.chunk},
@@ -38,21 +65,23 @@ absl::Status FinishJob(const Job& job, JobStore& store, ObjectStore& objects, in
                        {"bytes", chunk.output_bytes},
                        {"sha256", chunk.output_sha256}});
   }
-  if (job.output_bytes != values * static_cast<int64_t>(sizeof(float))) {
+  if (job.output_bytes != bytes) {
     return store.FailJob(
-        job.id,
-        absl::StrCat("its chunks gave ", job.output_bytes, " bytes, not ", values * sizeof(float)),
-        now_ms);
+        job.id, absl::StrCat("its chunks gave ", job.output_bytes, " bytes, not ", bytes), now_ms);
   }
-  const boost::json::object manifest = {{"job", job.id},
-                                        {"model", job.spec.model},
-                                        {"model_sha256", job.model_hash},
-                                        {"task", Name(job.spec.task)},
-                                        {"chunk", job.spec.chunk},
-                                        {"tokens", job.length},
-                                        {"dtype", "float32"},
-                                        {"shape", shape},
-                                        {"outputs", outputs}};
+  boost::json::object manifest = {{"job", job.id},
+                                  {"model", job.spec.model},
+                                  {"model_sha256", job.model_hash},
+                                  {"task", Name(job.spec.task)},
+                                  {"chunk", job.spec.chunk},
+                                  {"tokens", job.length},
+                                  {"dtype", OutputType(job)},
+                                  {"outputs", outputs}};
+  if (OutputFilesOf(job) > 1) {
+    manifest["files"] = std::move(files);
+  } else {
+    manifest["shape"] = files[0].at("shape");
+  }
   absl::Status status =
       objects.Write(ManifestName(job.id), boost::json::serialize(manifest)).status();
   if (status.ok()) status = store.Succeed(job.id, now_ms);

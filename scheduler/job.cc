@@ -2,8 +2,12 @@
 
 #include <cmath>
 #include <iterator>
+#include <vector>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
 
 namespace longwave {
 namespace {
@@ -29,6 +33,17 @@ absl::Status ValidateGenerate(const JobSpec& job) {
   }
   return absl::OkStatus();
 }
+
+// Fields that one task alone reads: with another they are a mistake, not a wish to ignore.
+constexpr struct {
+  const char* field;
+  Task task;
+} kTaskFields[] = {
+    {"window", Task::kEmbed},         {"max_logits_bytes", Task::kLogits},
+    {"prompt", Task::kGenerate},      {"max_new_tokens", Task::kGenerate},
+    {"temperature", Task::kGenerate}, {"top_k", Task::kGenerate},
+    {"top_p", Task::kGenerate},       {"seed", Task::kGenerate},
+};
 
 }  // namespace
 
@@ -85,6 +100,37 @@ std::string JobSpec::ToString() const {
       return text;
   }
   return text;
+}
+
+absl::Status CheckFieldsGiven(const JobSpec& job,
+                              absl::FunctionRef<bool(const std::string& field)> given,
+                              absl::FunctionRef<std::string(const std::string& field)> named) {
+  for (const auto& [field, only] : kTaskFields) {
+    if (!given(field) || job.task == only) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat(named(field), " is for task ", Name(only), ", not ", Name(job.task)));
+  }
+  for (const char* field : {"top_k", "top_p", "seed"}) {
+    if (!given(field) || job.temperature != 0) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat(named(field), " needs a temperature above 0: at 0 no token is drawn"));
+  }
+  return absl::OkStatus();
+}
+
+std::string FormatSampling(const JobSpec& job) {
+  return absl::StrFormat("%d %.17g %d %.17g %d", job.max_new_tokens, job.temperature, job.top_k,
+                         job.top_p, job.seed);
+}
+
+absl::Status ParseSampling(absl::string_view text, JobSpec& job) {
+  const std::vector<absl::string_view> parts = absl::StrSplit(text, ' ');
+  if (parts.size() != 5 || !absl::SimpleAtoi(parts[0], &job.max_new_tokens) ||
+      !absl::SimpleAtod(parts[1], &job.temperature) || !absl::SimpleAtoi(parts[2], &job.top_k) ||
+      !absl::SimpleAtod(parts[3], &job.top_p) || !absl::SimpleAtoi(parts[4], &job.seed)) {
+    return Refuse("sampling", absl::StrCat("\"", text, "\""), "five numbers");
+  }
+  return ValidateGenerate(job);
 }
 
 }  // namespace longwave

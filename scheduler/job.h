@@ -8,6 +8,7 @@
 #include <limits>
 #include <string>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -40,10 +41,26 @@ struct JobSpec {
   double top_p = 1;        // 1: all
   uint64_t seed = 0;
 
+  // How many tokens of a sequence are given: all, but for those that generate makes of it.
+  int64_t given(int64_t length) const {
+    return task == Task::kGenerate ? length - (max_new_tokens - 1) : length;
+  }
+
   // Errors name the field and its value.
   absl::Status Validate() const;
   // One line; of the fields that only one task reads, those of this task.
   std::string ToString() const;
 };
+
+// InvalidArgument where a field is given that does nothing: of another task, or of sampling where
+// nothing is drawn. `given`: whether the field of this name is ("max_new_tokens"); `named`: what
+// it and its value are called.
+absl::Status CheckFieldsGiven(const JobSpec& job,
+                              absl::FunctionRef<bool(const std::string& field)> given,
+                              absl::FunctionRef<std::string(const std::string& field)> named);
+
+// The fields of generate as one line and back, to the bit. InvalidArgument for any other text.
+std::string FormatSampling(const JobSpec& job);
+absl::Status ParseSampling(absl::string_view text, JobSpec& job);
 
 }  // namespace longwave

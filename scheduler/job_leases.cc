@@ -15,13 +15,13 @@ absl::Status Stale(const ChunkKey& key) {
 
 struct ChunkRow {
   std::string state, worker, lost_by;
-  int64_t losses = 0, unblamed_losses = 0, failures = 0;
+  int64_t losses = 0, unblamed_losses = 0, failures = 0, tokens = 0;
 };
 
 // The chunk's row. Aborted unless its epoch is that of `key`, NotFound where there is no such job.
 absl::StatusOr<ChunkRow> FindChunk(JobTransaction& change, const ChunkKey& key) {
   const absl::StatusOr<SqlResult> result = change.Run(
-      "SELECT state, worker, lost_by, losses, unblamed_losses, failures, epoch FROM chunks "
+      "SELECT state, worker, lost_by, losses, unblamed_losses, failures, tokens, epoch FROM chunks "
       "WHERE job = $1 AND chunk = $2",
       {{key.job, key.chunk}});
   if (!result.ok()) return result.status();
@@ -37,6 +37,7 @@ absl::StatusOr<ChunkRow> FindChunk(JobTransaction& change, const ChunkKey& key) 
   chunk.losses = row.Number();
   chunk.unblamed_losses = row.Number();
   chunk.failures = row.Number();
+  chunk.tokens = row.Number();
   if (row.Number() != key.epoch) return Stale(key);
   return chunk;
 }
@@ -112,24 +113,33 @@ absl::StatusOr<Job> WhyNot(JobTransaction& change, const ChunkKey& key, absl::St
 }
 
 // The answer to one commit. An error of the database is put into `broken`.
-absl::StatusOr<Job> CommitOne(JobTransaction& change, const Commit& commit, absl::Status& broken) {
+absl::StatusOr<AfterCommit> CommitOne(JobTransaction& change, const Commit& commit,
+                                      absl::Status& broken) {
   const ChunkKey& key = commit.key;
   const CommittedChunk& result = commit.result;
   const absl::StatusOr<SqlResult> chunk = change.Run(
       "UPDATE chunks SET state = 'committed', output_bytes = $1, output_sha256 = $2, "
       "boundary_sha256 = $3 WHERE job = $4 AND chunk = $5 AND epoch = $6 AND state = 'leased' "
-      "AND chunk = (SELECT committed FROM jobs WHERE id = $4) RETURNING worker",
+      "AND chunk = (SELECT committed FROM jobs WHERE id = $4) RETURNING worker, tokens",
       {result.output_bytes, result.output_sha256, result.boundary_sha256, key.job, key.chunk,
        key.epoch});
   broken = chunk.status();
   if (!broken.ok()) return broken;
-  if (chunk->rows.empty()) return WhyNot(change, key, broken);
+  if (chunk->rows.empty()) {
+    absl::StatusOr<Job> job = WhyNot(change, key, broken);
+    if (!job.ok()) return job.status();
+    return AfterCommit{*std::move(job)};  // of no more tokens
+  }
+  RowReader committed(chunk->rows[0]);
+  const std::string worker = committed.Text();
+  const int64_t tokens = committed.Number();
   const absl::StatusOr<SqlResult> row =
       change.Run(absl::StrCat("UPDATE jobs SET committed = committed + 1, leased = leased - 1, "
-                              "output_bytes = output_bytes + $1 WHERE id = $2 RETURNING ",
+                              "output_bytes = output_bytes + $1, tokens_done = tokens_done + $2 "
+                              "WHERE id = $3 RETURNING ",
                               JobColumns())
                      .c_str(),
-                 {result.output_bytes, key.job});
+                 {result.output_bytes, tokens, key.job});
   broken = row.status();
   if (!broken.ok()) return broken;
   const absl::StatusOr<std::vector<Job>> jobs = JobsOf(*row);
@@ -139,10 +149,10 @@ absl::StatusOr<Job> CommitOne(JobTransaction& change, const Commit& commit, absl
   change.Log(job, "committed",
              {{"chunk", key.chunk},
               {"epoch", key.epoch},
-              {"worker", RowReader(chunk->rows[0]).Text()},
+              {"worker", worker},
               {"chunks_done", job.committed},
-              {"tokens_done", job.tokens_committed()}});
-  return job;
+              {"tokens_done", job.tokens_done}});
+  return AfterCommit{job, tokens};
 }
 
 }  // namespace
@@ -202,9 +212,9 @@ absl::StatusOr<std::string> JobStore::StateOf(const ChunkKey& key) {
   return result->rows.empty() ? "" : RowReader(result->rows[0]).Text();
 }
 
-absl::StatusOr<std::vector<absl::StatusOr<Job>>> JobStore::CommitChunks(
+absl::StatusOr<std::vector<absl::StatusOr<AfterCommit>>> JobStore::CommitChunks(
     absl::Span<const Commit> commits, int64_t now_ms) {
-  std::vector<absl::StatusOr<Job>> answers;
+  std::vector<absl::StatusOr<AfterCommit>> answers;
   absl::Status status = Schedule(now_ms, [&](JobTransaction& change) {
     answers.clear();
     for (const Commit& commit : commits) {
@@ -301,11 +311,9 @@ absl::StatusOr<std::vector<ChunkKey>> JobStore::HandBack(const ChunkKey& key) {
     absl::StatusOr<Taken> taken = TakeBack(change, key);
     if (!taken.ok()) return taken.status();
     cut = std::move(taken->cut);
-    const absl::StatusOr<Job> job = change.Find(key.job);
-    if (!job.ok()) return job.status();
     return change
         .Change("UPDATE jobs SET computed = computed - $1 WHERE id = $2",
-                {{job->ChunkTokens(key.chunk), key.job}})
+                {{taken->row.tokens, key.job}})
         .status();
   });
   if (!status.ok()) return status;

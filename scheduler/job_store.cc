@@ -18,8 +18,9 @@ bool SameRequest(const NewJob& job, const NewJob& other) {
   const JobSpec &a = job.spec, &b = other.spec;
   return a.model == b.model && a.input == b.input && a.task == b.task && a.chunk == b.chunk &&
          a.window == b.window && a.max_logits_bytes == b.max_logits_bytes &&
-         job.priority == other.priority && job.time_limit_ms == other.time_limit_ms &&
-         job.start_boundary == other.start_boundary && job.start_position == other.start_position;
+         FormatSampling(a) == FormatSampling(b) && job.priority == other.priority &&
+         job.time_limit_ms == other.time_limit_ms && job.start_boundary == other.start_boundary &&
+         job.start_position == other.start_position && job.trace == other.trace;
 }
 
 absl::Status Check(const NewJob& job) {
@@ -63,14 +64,6 @@ absl::StatusOr<JobState> ParseJobState(absl::string_view name) {
   }
   return absl::InvalidArgumentError(absl::StrCat(
       "state \"", name, "\": must be one of queued, running, succeeded, failed, cancelled"));
-}
-
-int64_t Job::ChunkTokens(int64_t index) const {
-  return std::min(spec.chunk, length - index * spec.chunk);
-}
-
-int64_t Job::tokens_committed() const {
-  return committed == 0 ? 0 : (committed - 1) * spec.chunk + ChunkTokens(committed - 1);
 }
 
 std::string ChunkKey::ToString() const {
@@ -157,26 +150,44 @@ absl::StatusOr<Job> JobStore::Create(const NewJob& job, int64_t now_ms) {
     absl::Status status = CheckQueue(change, job.tenant);
     if (!status.ok()) return status;
     const JobSpec& spec = job.spec;
-    status =
-        change
-            .Change(
-                "INSERT INTO jobs (id, number, idempotency_key, model, model_hash, input, "
-                "task, chunk, window_tokens, max_logits_bytes, output_columns, state, error, "
-                "length, token_bytes, committed, epoch, computed, output_bytes, leased, "
-                "not_before_ms, created_ms, started_ms, finished_ms, tenant, created_by, "
-                "priority, time_limit_ms, start_boundary, start_position, trace, next_chunk) "
-                "SELECT $1, COALESCE(MAX(number), 0) + 1, $2, $3, $4, $5, $6, $7, $8, $9, "
-                "$10, 'queued', '', -1, 0, 0, 0, 0, 0, 0, 0, $11, 0, 0, $12, $13, $14, $15, "
-                "$16, $17, $18, 0 FROM jobs",
-                {{job.id, key, spec.model, job.model_hash, spec.input, std::string(Name(spec.task)),
-                  spec.chunk, spec.window, spec.max_logits_bytes, job.columns, now_ms, job.tenant,
-                  job.created_by, job.priority, job.time_limit_ms, job.start_boundary,
-                  job.start_position, int64_t{job.trace}}})
-            .status();
-    if (!status.ok()) return status;
-    created = change.Find(job.id);
-    if (created.ok()) change.Log(*created, "created", {});
-    return created.status();
+    const std::string insert = absl::StrCat(
+        "INSERT INTO jobs (id, number, idempotency_key, model, model_hash, input, "
+        "task, chunk, window_tokens, max_logits_bytes, output_columns, state, error, "
+        "length, token_bytes, committed, epoch, computed, output_bytes, leased, "
+        "not_before_ms, created_ms, started_ms, finished_ms, tenant, created_by, "
+        "priority, time_limit_ms, start_boundary, start_position, trace, serial, "
+        "sampling, next_chunk) "
+        "SELECT $1, COALESCE(MAX(number), 0) + 1, $2, $3, $4, $5, $6, $7, $8, $9, "
+        "$10, 'queued', '', -1, 0, 0, 0, 0, 0, 0, 0, $11, 0, 0, $12, $13, $14, $15, "
+        "$16, $17, $18, $19, $20, 0 FROM jobs RETURNING ",
+        JobColumns());
+    const absl::StatusOr<SqlResult> row = change.Run(
+        insert.c_str(), {{job.id,
+                          key,
+                          spec.model,
+                          job.model_hash,
+                          spec.input,
+                          std::string(Name(spec.task)),
+                          spec.chunk,
+                          spec.window,
+                          spec.max_logits_bytes,
+                          job.columns,
+                          now_ms,
+                          job.tenant,
+                          job.created_by,
+                          job.priority,
+                          job.time_limit_ms,
+                          job.start_boundary,
+                          job.start_position,
+                          int64_t{job.trace},
+                          int64_t{job.serial},
+                          spec.task == Task::kGenerate ? FormatSampling(spec) : std::string()}});
+    if (!row.ok()) return row.status();
+    absl::StatusOr<std::vector<Job>> jobs = JobsOf(*row);
+    if (!jobs.ok()) return jobs.status();
+    created = std::move(jobs->front());
+    change.Log(*created, "created", {});
+    return absl::OkStatus();
   });
   if (!status.ok()) return status;
   return created;
@@ -190,13 +201,10 @@ absl::StatusOr<Job> JobStore::Get(const std::string& id) {
 }
 
 absl::StatusOr<QueueSummary> JobStore::Queue() {
-  // Chunks are counted rounded up.
   const absl::StatusOr<SqlResult> result = database_->Read(
       "SELECT state, COUNT(*), "
-      "CAST(SUM(CASE WHEN length <= committed * chunk THEN 0 ELSE length - committed * chunk END) "
-      "AS BIGINT), "
-      "CAST(SUM(CASE WHEN length < 0 THEN 0 ELSE length / chunk + "
-      "CASE WHEN length % chunk = 0 THEN 0 ELSE 1 END - next_chunk END) AS BIGINT), "
+      "CAST(SUM(CASE WHEN length < 0 THEN 0 ELSE length - tokens_done END) AS BIGINT), "
+      "CAST(SUM(chunk_count - next_chunk) AS BIGINT), "
       "CAST(SUM(leased) AS BIGINT), CAST(SUM(committed) AS BIGINT) "
       "FROM jobs WHERE state IN ('queued', 'running') GROUP BY state",
       {});
@@ -216,7 +224,7 @@ absl::StatusOr<QueueSummary> JobStore::Queue() {
 
 absl::StatusOr<std::vector<Job>> JobStore::List(const JobFilter& filter, int64_t before,
                                                 int64_t limit) {
-  std::string where = "number < $1";
+  std::string where = "number IN (SELECT number FROM jobs WHERE number < $1";
   Values values;
   values.emplace_back(before);
   const auto add = [&](const char* column, const std::string& value) {
@@ -228,7 +236,8 @@ absl::StatusOr<std::vector<Job>> JobStore::List(const JobFilter& filter, int64_t
   if (!filter.tenant.empty()) add("tenant", filter.tenant);
   if (!filter.model.empty()) add("model", filter.model);
   values.emplace_back(limit);
-  return Jobs(absl::StrCat(where, " ORDER BY number DESC LIMIT $", values.size()), values);
+  absl::StrAppend(&where, " ORDER BY number DESC LIMIT $", values.size(), ") ORDER BY number DESC");
+  return Jobs(where, values);
 }
 
 absl::StatusOr<Job> JobStore::Cancel(const std::string& id, int64_t now_ms) {
@@ -290,7 +299,7 @@ absl::StatusOr<int64_t> JobStore::LastEvent() {
 }
 
 absl::StatusOr<std::vector<Job>> JobStore::Unplanned(int64_t limit) {
-  return Jobs("state = 'queued' AND length < 0 ORDER BY number LIMIT $1", {limit});
+  return Jobs("finished_ms = 0 AND length < 0 ORDER BY number LIMIT $1", {limit});
 }
 
 absl::Status JobStore::SetPlan(const std::string& id, const Plan& plan, int64_t now_ms) {
@@ -301,13 +310,39 @@ absl::Status JobStore::SetPlan(const std::string& id, const Plan& plan, int64_t 
       return absl::AbortedError(absl::StrCat("job ", id, " is ", Name(job->state), ", of length ",
                                              job->length, ": it is not planned now"));
     }
-    job->length = plan.length;
-    change.Log(*job, "planned", {{"tokens", job->length}, {"chunks", job->chunks()}});
+    std::vector<SequenceRow> rows = plan.sequences;
+    if (rows.empty()) rows.push_back({"", 1, plan.length});
+    const int64_t chunks = PlaceSequences(job->spec.chunk, rows);
+    const int64_t sequences = rows.back().number + rows.back().repeats;
+    change.Log(*job, "planned",
+               {{"tokens", plan.length}, {"chunks", chunks}, {"sequences", sequences}});
+    if (sequences > 1) {
+      absl::Status written = change.WriteSequences(*job, rows);
+      if (!written.ok()) return written;
+    }
     return change
-        .Change("UPDATE jobs SET length = $1, token_bytes = $2 WHERE id = $3",
-                {{plan.length, plan.token_bytes, id}})
+        .Change(
+            "UPDATE jobs SET length = $1, token_bytes = $2, sequences = $3, batch = $4, "
+            "chunk_count = $5 WHERE id = $6",
+            {{plan.length, plan.token_bytes, sequences, plan.batch, chunks, id}})
         .status();
   });
+}
+
+absl::StatusOr<std::vector<SequenceRow>> JobStore::Sequences(const Job& job, int64_t number,
+                                                             int64_t limit) {
+  if (job.sequences == 1) {
+    std::vector<SequenceRow> rows;
+    if (number == 0 && job.length >= 0) rows.push_back(job.only());
+    return rows;
+  }
+  const absl::StatusOr<SqlResult> result = database_->Read(
+      SelectSequences("job = $1 AND number + repeats > $2 ORDER BY number LIMIT $3").c_str(),
+      {job.id, number, limit});
+  if (!result.ok()) return result.status();
+  std::vector<SequenceRow> rows;
+  for (const SqlRow& row : result->rows) rows.push_back(SequenceOf(row));
+  return rows;
 }
 
 absl::Status JobStore::FailJob(const std::string& id, const std::string& error, int64_t now_ms) {
@@ -315,11 +350,12 @@ absl::Status JobStore::FailJob(const std::string& id, const std::string& error, 
                [&](JobTransaction& change) { return change.End(id, JobState::kFailed, error); });
 }
 
-absl::StatusOr<std::vector<CommittedChunk>> JobStore::Committed(const std::string& id) {
+absl::StatusOr<std::vector<CommittedChunk>> JobStore::Committed(const std::string& id,
+                                                                int64_t first, int64_t count) {
   const absl::StatusOr<SqlResult> result = database_->Read(
       "SELECT chunk, epoch, output_bytes, output_sha256, boundary_sha256 FROM chunks "
-      "WHERE job = $1 AND state = 'committed' ORDER BY chunk",
-      {{id}});
+      "WHERE job = $1 AND state = 'committed' AND chunk >= $2 AND chunk - $2 < $3 ORDER BY chunk",
+      {id, first, count});
   if (!result.ok()) return result.status();
   std::vector<CommittedChunk> chunks;
   for (const SqlRow& columns : result->rows) {
@@ -334,7 +370,7 @@ absl::StatusOr<std::vector<CommittedChunk>> JobStore::Committed(const std::strin
 
 absl::StatusOr<std::vector<Job>> JobStore::Complete(int64_t limit) {
   return Jobs(
-      "finished_ms = 0 AND length >= 0 AND length <= committed * chunk ORDER BY number LIMIT $1",
+      "finished_ms = 0 AND length >= 0 AND committed >= chunk_count ORDER BY number LIMIT $1",
       {limit});
 }
 
@@ -342,9 +378,9 @@ absl::Status JobStore::Succeed(const std::string& id, int64_t now_ms) {
   return Schedule(now_ms, [&](JobTransaction& change) {
     const absl::StatusOr<Job> job = change.Find(id);
     if (!job.ok()) return job.status();
-    if (job->length < 0 || job->committed < job->chunks()) {
+    if (job->length < 0 || job->committed < job->chunk_count) {
       return absl::FailedPreconditionError(absl::StrCat("job ", id, " has ", job->committed, " of ",
-                                                        job->chunks(), " chunks committed"));
+                                                        job->chunk_count, " chunks committed"));
     }
     return change.End(id, JobState::kSucceeded, "");
   });
@@ -366,7 +402,7 @@ absl::StatusOr<std::vector<std::string>> JobStore::ExpireJobs(int64_t now_ms) {
       absl::Status over = change.End(
           job.id, JobState::kFailed,
           absl::StrCat("it ran for longer than its time limit of ", job.time_limit_ms,
-                       " ms: ", job.committed, " of ", job.chunks(), " chunks are done"));
+                       " ms: ", job.committed, " of ", job.chunk_count, " chunks are done"));
       if (!over.ok()) return over;
       ended.push_back(job.id);
     }

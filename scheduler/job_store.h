@@ -22,6 +22,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -35,6 +36,7 @@
 #include "absl/types/span.h"
 #include "observability/server_probe.h"
 #include "scheduler/job.h"
+#include "scheduler/sequences.h"
 #include "scheduler/sql_database.h"
 
 namespace longwave {
@@ -60,6 +62,8 @@ struct NewJob {
   std::string start_boundary;  // the object that the sequence goes on from; empty: from its start
   int64_t start_position = 0;  // of its first token: how many came before
   bool trace = false;          // its workers write down what they do when
+  // A chunk needs all of the one before, which is committed first: generate, and attention.
+  bool serial = false;
 };
 
 // What is not over.
@@ -73,8 +77,12 @@ struct Job : NewJob {  // idempotency_key is not read back
   int64_t number = 0;  // in the order of creation
   JobState state = JobState::kQueued;
   std::string error;        // failed: why
-  int64_t length = -1;      // tokens; -1 until the job is planned
-  int64_t token_bytes = 0;  // of one token in the job's token file: 1 or 4
+  int64_t length = -1;      // tokens of all sequences; -1 until the job is planned
+  int64_t token_bytes = 0;  // of one token in the job's token file: 1 or 4; transform: of a row
+  int64_t sequences = 1;    // how many
+  int64_t batch = 0;        // they are that many rows of one array; 0: records, or one sequence
+  int64_t chunk_count = 0;  // 0 until the job is planned
+  int64_t tokens_done = 0;  // of committed chunks
   int64_t committed = 0;    // chunks 0 to committed - 1 are
   int64_t next = 0;         // the first chunk that is neither committed nor leased
   int64_t epoch = 0;        // of the latest lease
@@ -82,12 +90,9 @@ struct Job : NewJob {  // idempotency_key is not read back
   int64_t output_bytes = 0;
   int64_t created_ms = 0, started_ms = 0, finished_ms = 0;  // 0: not yet
 
-  int64_t chunks() const {  // 0 until the job is planned
-    return length < 0 ? 0 : length / spec.chunk + (length % spec.chunk != 0);
-  }
   int64_t leases() const { return next - committed; }
-  int64_t ChunkTokens(int64_t chunk) const;
-  int64_t tokens_committed() const;
+  // The row of its only sequence. REQUIRES: it is planned and has one.
+  SequenceRow only() const { return {"", 1, length, spec.given(length)}; }
 };
 
 struct JobFilter {  // what is not given holds for every job
@@ -98,6 +103,8 @@ struct JobFilter {  // what is not given holds for every job
 
 struct Plan {
   int64_t length = 0, token_bytes = 0;
+  int64_t batch = 0;
+  std::vector<SequenceRow> sequences = {};  // in order, not placed yet; none: one of `length`
 };
 
 struct ChunkKey {
@@ -119,8 +126,10 @@ struct LeaseRequest {
 struct Lease {
   Job job;  // as it stands after the lease
   ChunkKey key;
-  int64_t before_epoch = 0;   // of chunk key.chunk - 1; 0 for chunk 0
+  ChunkPlace place;
+  int64_t before_epoch = 0;   // of chunk key.chunk - 1; 0 where a sequence begins
   std::string before_worker;  // who has that chunk leased now; empty: it is committed, or none is
+  std::string before_sha256;  // of its boundary, where it is committed
 };
 
 struct LeasedChunk {
@@ -136,6 +145,9 @@ struct CommittedChunk {
 struct Commit {
   ChunkKey key;
   CommittedChunk result;
+};
+struct AfterCommit : Job {
+  int64_t chunk_tokens = 0;  // of the chunk
 };
 
 // What happened to a job. Numbers grow, are never given twice, and become visible in their order.
@@ -207,6 +219,9 @@ class JobStore {
   absl::StatusOr<std::vector<Job>> Unplanned(int64_t limit);
   // Once; Aborted if the job is over by now or planned.
   absl::Status SetPlan(const std::string& id, const Plan& plan, int64_t now_ms);
+  // The rows of a planned job from that which has sequence `number` on; fewer than `limit` only at
+  // the end.
+  absl::StatusOr<std::vector<SequenceRow>> Sequences(const Job& job, int64_t number, int64_t limit);
   // A job that cannot go on. Aborted if it is over.
   absl::Status FailJob(const std::string& id, const std::string& error, int64_t now_ms);
 
@@ -214,6 +229,7 @@ class JobStore {
   void SetTerm(int64_t term) { term_ = term; }
 
   // One transaction for all requests, in their order; none where there is nothing to give.
+  // A serial job has one chunk leased at a time, but where its next one begins a sequence.
   // Jobs that wait (a chunk to give, none leased) go before those that spread. Among jobs that
   // wait: of the tenant with the fewest leases in relation to its weight (where several have as
   // few, the one that was given the fewest until now), the highest priority, running before queued,
@@ -231,8 +247,8 @@ class JobStore {
   // each: the job; Aborted: another epoch; NotFound; Unavailable: the chunk before is not committed
   // yet, ask again. A second time for the same chunk and epoch changes nothing and succeeds: an
   // answer may have been lost.
-  absl::StatusOr<std::vector<absl::StatusOr<Job>>> CommitChunks(absl::Span<const Commit> commits,
-                                                                int64_t now_ms);
+  absl::StatusOr<std::vector<absl::StatusOr<AfterCommit>>> CommitChunks(
+      absl::Span<const Commit> commits, int64_t now_ms);
   // These three take a chunk back, and return what else is taken back with it: the later ones of
   // its job, or all others where the job fails. The worker reported an error. It is tried again,
   // after a while, unless the error is `final` or the last of kMostFailures: then the job fails.
@@ -246,8 +262,10 @@ class JobStore {
   // Jobs that run longer than they may fail; their ids.
   absl::StatusOr<std::vector<std::string>> ExpireJobs(int64_t now_ms);
 
-  // In order.
-  absl::StatusOr<std::vector<CommittedChunk>> Committed(const std::string& id);
+  // In order; of the chunks [first, first + count).
+  absl::StatusOr<std::vector<CommittedChunk>> Committed(
+      const std::string& id, int64_t first = 0,
+      int64_t count = std::numeric_limits<int64_t>::max());
   // Jobs whose chunks are all committed: their manifest is to be written.
   absl::StatusOr<std::vector<Job>> Complete(int64_t limit);
   absl::StatusOr<QueueSummary> Queue();

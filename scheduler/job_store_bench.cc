@@ -80,11 +80,11 @@ void Fill(JobStore& store, int64_t jobs) {
             "INSERT INTO jobs (id, number, model, model_hash, input, task, chunk, window_tokens, "
             "max_logits_bytes, output_columns, state, error, length, token_bytes, committed, "
             "epoch, computed, output_bytes, leased, not_before_ms, created_ms, started_ms, "
-            "finished_ms, tenant, priority) "
+            "finished_ms, tenant, priority, chunk_count) "
             "SELECT 'job' || n, n, model, model_hash, input, task, chunk, window_tokens, "
             "max_logits_bytes, output_columns, state, error, length, token_bytes, committed, "
             "epoch, computed, output_bytes, leased, not_before_ms, created_ms, started_ms, "
-            "finished_ms, 'tenant' || (n % 8), n % 3 FROM jobs, numbers",
+            "finished_ms, 'tenant' || (n % 8), n % 3, chunk_count FROM jobs, numbers",
             {jobs})
         .status();
   }));

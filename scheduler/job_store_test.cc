@@ -114,7 +114,7 @@ TEST_P(JobStoreTest, AJobFromItsCreationToItsEnd) {
   ASSERT_TRUE(store_->Succeed("a", 20).ok());
   const auto job = store_->Get("a");
   EXPECT_EQ(job->state, JobState::kSucceeded);
-  EXPECT_EQ(job->tokens_committed(), 25);
+  EXPECT_EQ(job->tokens_done, 25);
   EXPECT_EQ(job->computed, 25);
   EXPECT_EQ(job->output_bytes, 300);
   EXPECT_EQ(job->started_ms, 7);
@@ -128,6 +128,65 @@ TEST_P(JobStoreTest, AJobFromItsCreationToItsEnd) {
   EXPECT_TRUE(store_->Committed("a")->empty());
   EXPECT_TRUE(store_->Events({}, 0, 10)->empty());
   EXPECT_EQ(*store_->LastEvent(), 7);
+}
+
+TEST_P(JobStoreTest, SequencesHaveChunksOfTheirOwn) {
+  ASSERT_TRUE(store_->Create(SomeJob("a"), 1).ok());
+  Plan plan{25 + 3 * 12 + 10, 1, 0, {{"x", 1, 25, 25}, {"", 3, 12, 12}, {"y", 1, 10, 10}}};
+  ASSERT_TRUE(store_->SetPlan("a", plan, 2).ok());
+  const std::vector<int64_t> tokens = {10, 10, 5, 10, 2, 10, 2, 10, 2, 10};
+  const std::vector<int64_t> numbers = {0, 0, 0, 1, 1, 2, 2, 3, 3, 4};
+  int64_t done = 0;
+  for (int64_t k = 0; k < 10; ++k) {
+    auto lease = Next(*store_, "w", 7);
+    ASSERT_TRUE(lease.has_value());
+    if (k == 4) {  // computed again
+      ASSERT_TRUE(store_->HandBack(lease->key).ok());
+      EXPECT_EQ(store_->Get("a")->computed, done);
+      lease = Next(*store_, "w", 8);
+    }
+    EXPECT_EQ(lease->place.tokens, tokens[k]) << k;
+    EXPECT_EQ(lease->place.sequence, numbers[k]) << k;
+    EXPECT_EQ(lease->before_epoch == 0, lease->place.first == 0) << k;
+    done += tokens[k];
+    EXPECT_EQ(lease->job.computed, done);
+    const auto job = CommitOne(*store_, lease->key);
+    ASSERT_TRUE(job.ok()) << job.status();
+    EXPECT_EQ(job->tokens_done, done);
+  }
+  EXPECT_FALSE(Next(*store_, "w", 9).has_value());
+  const auto job = store_->Get("a");
+  EXPECT_EQ(job->sequences, 5);
+  EXPECT_EQ(job->chunk_count, 10);
+  const auto rows = store_->Sequences(*job, 3, 10);
+  ASSERT_EQ(rows->size(), 2u);
+  EXPECT_EQ(rows->at(0), (SequenceRow{"", 3, 12, 12, 1, 3, 25}));
+  EXPECT_EQ(rows->at(1), (SequenceRow{"y", 1, 10, 10, 4, 9, 61}));
+  EXPECT_EQ(store_->Committed("a", 3, 6)->size(), 6u);
+  EXPECT_EQ(store_->Complete(10)->size(), 1u);
+  ASSERT_TRUE(store_->Succeed("a", 20).ok());
+  ASSERT_TRUE(store_->Delete("a").ok());
+  EXPECT_TRUE(store_->Sequences(*job, 0, 10)->empty());
+}
+
+TEST_P(JobStoreTest, ASerialJobSpreadsOverSequencesAlone) {
+  NewJob job = SomeJob("a");
+  job.serial = true;
+  ASSERT_TRUE(store_->Create(job, 1).ok());
+  ASSERT_TRUE(store_->SetPlan("a", {60, 1, 3, {{"", 3, 20, 20}}}, 2).ok());
+  const auto first = Next(*store_, "u", 3);
+  ASSERT_TRUE(first.has_value());
+  EXPECT_FALSE(Next(*store_, "v", 3).has_value());
+  ASSERT_TRUE(CommitOne(*store_, first->key).ok());
+  // One transaction: the job's second chunk, and the next sequence's first, and no more.
+  const auto leases = store_->LeaseChunks({{"u", kMost}, {"v", kMost}, {"w", kMost}}, 4);
+  ASSERT_TRUE(leases.ok()) << leases.status();
+  EXPECT_EQ(leases->at(0)->key.chunk, 1);
+  EXPECT_EQ(leases->at(1)->key.chunk, 2);
+  EXPECT_FALSE(leases->at(2).has_value());
+  ASSERT_TRUE(store_->Create(SomeJob("b"), 1).ok());
+  ASSERT_TRUE(store_->SetPlan("b", {20, 1}, 2).ok());
+  EXPECT_EQ(Next(*store_, "w", 5)->key.job, "b");
 }
 
 TEST_P(JobStoreTest, OneKeyOneJob) {

@@ -12,12 +12,13 @@ namespace {
 constexpr char kJobColumns[] =
     "id, number, model, model_hash, input, task, chunk, window_tokens, max_logits_bytes, "
     "output_columns, tenant, created_by, priority, time_limit_ms, start_boundary, start_position, "
-    "trace, "
-    "state, error, length, token_bytes, committed, next_chunk, epoch, computed, output_bytes, "
-    "created_ms, started_ms, finished_ms";
+    "trace, serial, sampling, "
+    "state, error, length, token_bytes, sequences, batch, chunk_count, tokens_done, committed, "
+    "next_chunk, epoch, computed, output_bytes, created_ms, started_ms, finished_ms";
 
 // One statement makes so many events at most: each number of them is a statement to prepare.
 constexpr size_t kMostEventsAtOnce = 16;
+constexpr size_t kMostRowsAtOnce = 100;  // of sequences
 
 absl::StatusOr<Job> JobOf(const SqlRow& columns) {
   RowReader row(columns);
@@ -41,13 +42,19 @@ absl::StatusOr<Job> JobOf(const SqlRow& columns) {
   job.start_boundary = row.Text();
   job.start_position = row.Number();
   job.trace = row.Number() != 0;
+  job.serial = row.Number() != 0;
+  if (const std::string sampling = row.Text(); !sampling.empty()) {
+    absl::Status parsed = ParseSampling(sampling, job.spec);
+    if (!parsed.ok()) return parsed;
+  }
   const absl::StatusOr<JobState> state = ParseJobState(row.Text());
   if (!state.ok()) return state.status();
   job.state = *state;
   job.error = row.Text();
   for (int64_t* field :
-       {&job.length, &job.token_bytes, &job.committed, &job.next, &job.epoch, &job.computed,
-        &job.output_bytes, &job.created_ms, &job.started_ms, &job.finished_ms}) {
+       {&job.length, &job.token_bytes, &job.sequences, &job.batch, &job.chunk_count,
+        &job.tokens_done, &job.committed, &job.next, &job.epoch, &job.computed, &job.output_bytes,
+        &job.created_ms, &job.started_ms, &job.finished_ms}) {
     *field = row.Number();
   }
   return job;
@@ -69,6 +76,57 @@ absl::StatusOr<std::vector<Job>> JobsOf(const SqlResult& result) {
     jobs.push_back(*std::move(job));
   }
   return jobs;
+}
+
+std::string SelectSequences(const std::string& where) {
+  return absl::StrCat(
+      "SELECT name, repeats, length, given, number, first_chunk, first_token FROM sequences WHERE ",
+      where);
+}
+
+SequenceRow SequenceOf(const SqlRow& columns) {
+  RowReader row(columns);
+  SequenceRow sequence;
+  sequence.name = row.Text();
+  for (int64_t* field : {&sequence.repeats, &sequence.length, &sequence.given, &sequence.number,
+                         &sequence.first_chunk, &sequence.first_token}) {
+    *field = row.Number();
+  }
+  return sequence;
+}
+
+absl::StatusOr<ChunkPlace> JobTransaction::Place(const Job& job, int64_t chunk) {
+  if (job.sequences == 1) return PlaceOf(job.only(), job.spec.chunk, chunk);
+  const absl::StatusOr<SqlResult> row = connection_.Run(
+      SelectSequences("job = $1 AND first_chunk <= $2 ORDER BY first_chunk DESC LIMIT 1").c_str(),
+      {{job.id, chunk}});
+  if (!row.ok()) return row.status();
+  if (row->rows.empty()) {
+    return absl::InternalError(absl::StrCat("job ", job.id, ": no sequence has chunk ", chunk));
+  }
+  return PlaceOf(SequenceOf(row->rows[0]), job.spec.chunk, chunk);
+}
+
+absl::Status JobTransaction::WriteSequences(const Job& job, const std::vector<SequenceRow>& rows) {
+  for (size_t done = 0; done < rows.size();) {
+    const size_t end = std::min(rows.size(), done + kMostRowsAtOnce);
+    std::string sql =
+        "INSERT INTO sequences (job, first_chunk, chunks, number, repeats, length, given, "
+        "first_token, name) VALUES ";
+    std::vector<SqlValue> values = {job.id};
+    for (; done < end; ++done) {
+      const size_t i = values.size();
+      absl::StrAppend(&sql, i == 1 ? "($1" : ", ($1");
+      for (size_t k = 1; k <= 8; ++k) absl::StrAppend(&sql, ", $", i + k);
+      absl::StrAppend(&sql, ")");
+      const SequenceRow& row = rows[done];
+      values.insert(values.end(), {row.first_chunk, row.chunks(job.spec.chunk), row.number,
+                                   row.repeats, row.length, row.given, row.first_token, row.name});
+    }
+    absl::Status status = connection_.Run(sql.c_str(), values).status();
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<int64_t> JobTransaction::Change(const char* sql, absl::Span<const SqlValue> values) {

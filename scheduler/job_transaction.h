@@ -21,6 +21,9 @@ const char* JobColumns();
 // SELECT ... FROM jobs WHERE `where`.
 std::string SelectJobs(const std::string& where);
 absl::StatusOr<std::vector<Job>> JobsOf(const SqlResult& result);
+// SELECT ... FROM sequences WHERE `where`.
+std::string SelectSequences(const std::string& where);
+SequenceRow SequenceOf(const SqlRow& row);
 // SELECT ... FROM tenants WHERE `where`.
 std::string SelectTenants(const std::string& where);
 Tenant TenantOf(const SqlRow& row);
@@ -39,6 +42,9 @@ class JobTransaction {
   absl::StatusOr<std::vector<Job>> Jobs(const std::string& where,
                                         absl::Span<const SqlValue> values);
   absl::StatusOr<Job> Find(const std::string& id);  // NotFound
+  // REQUIRES: the job is planned and has this chunk.
+  absl::StatusOr<ChunkPlace> Place(const Job& job, int64_t chunk);
+  absl::Status WriteSequences(const Job& job, const std::vector<SequenceRow>& rows);
   // Aborted if the job is over. All its leases are void from here on.
   absl::Status End(const std::string& id, JobState state, const std::string& error);
   // One that is not known yet is made.

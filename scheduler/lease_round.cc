@@ -10,6 +10,7 @@ namespace longwave {
 namespace {
 
 // The bytes of a chunk's tokens and of the one after them.
+// At most.
 constexpr char kBytes[] = "(CASE WHEN length < chunk THEN length ELSE chunk END + 1) * token_bytes";
 
 }  // namespace
@@ -21,7 +22,7 @@ absl::Status LeaseRound::Start(const Fairness& before) {
       " WHERE tenant = name AND leased > 0), "
       // Not EXISTS: PostgreSQL might read all jobs that wait, for a table of their tenants.
       "COALESCE((SELECT 1 FROM jobs WHERE tenant = name AND finished_ms = 0 AND leased = 0 "
-      " AND length > next_chunk * chunk LIMIT 1), 0) FROM tenants",
+      " AND next_chunk < chunk_count LIMIT 1), 0) FROM tenants",
       {});
   if (!result.ok()) return result.status();
   now_ = before.now;
@@ -51,8 +52,11 @@ absl::StatusOr<std::optional<Lease>> LeaseRound::Give(const LeaseRequest& reques
   if (job.ok() && !job->has_value() && request.spread) job = TakeSpreading(request);
   if (!job.ok()) return job.status();
   if (!job->has_value()) return std::nullopt;
-  Count(**job);
-  absl::StatusOr<Lease> lease = WriteChunk(**std::move(job), request.worker);
+  const absl::StatusOr<ChunkPlace> place = change_.Place(**job, (*job)->next - 1);
+  if (!place.ok()) return place.status();
+  absl::Status counted = Count(**job, place->tokens);
+  if (!counted.ok()) return counted;
+  absl::StatusOr<Lease> lease = WriteChunk(**std::move(job), *place, request.worker);
   if (!lease.ok()) return lease.status();
   return std::move(*lease);
 }
@@ -63,8 +67,8 @@ absl::StatusOr<std::optional<Job>> LeaseRound::Take(const std::string& which,
   values.emplace_back(change_.now_ms());
   const std::string sql = absl::StrCat(
       "UPDATE jobs SET state = 'running', epoch = epoch + 1, next_chunk = next_chunk + 1, "
-      "leased = leased + 1, computed = computed + CASE WHEN length - next_chunk * chunk < chunk "
-      "THEN length - next_chunk * chunk ELSE chunk END, "
+      "leased = leased + 1, computed = computed + CASE WHEN sequences > 1 THEN 0 "
+      "WHEN length - next_chunk * chunk < chunk THEN length - next_chunk * chunk ELSE chunk END, "
       "started_ms = CASE WHEN epoch = 0 THEN ",
       now, " ELSE started_ms END WHERE id = ", which, " RETURNING ", JobColumns());
   const absl::StatusOr<SqlResult> result = change_.Run(sql.c_str(), values);
@@ -88,7 +92,7 @@ absl::StatusOr<std::optional<Job>> LeaseRound::TakeWaiting(const LeaseRequest& r
   });
   const std::string first = absl::StrCat(
       "(SELECT id FROM jobs WHERE tenant = $1 AND finished_ms = 0 AND leased = 0 "
-      "AND length > next_chunk * chunk AND not_before_ms <= $2 AND ",
+      "AND next_chunk < chunk_count AND not_before_ms <= $2 AND ",
       kBytes, " <= $3 ORDER BY priority DESC, state DESC, number LIMIT 1)");
   for (Candidate* tenant : order) {
     absl::StatusOr<std::optional<Job>> job =
@@ -103,7 +107,11 @@ absl::Status LeaseRound::LoadSpreading() {
   const absl::StatusOr<SqlResult> result =
       change_.Run(absl::StrCat("SELECT id, tenant, leased, priority, number, ", kBytes,
                                ", not_before_ms FROM jobs "
-                               "WHERE leased > 0 AND length > next_chunk * chunk")
+                               "WHERE leased > 0 AND next_chunk < chunk_count AND (serial = 0 OR "
+                               "EXISTS (SELECT 1 FROM sequences WHERE job = id "
+                               "AND first_chunk <= next_chunk "
+                               "AND next_chunk < first_chunk + repeats * chunks "
+                               "AND (next_chunk - first_chunk) % chunks = 0))")
                       .c_str(),
                   {});
   if (!result.ok()) return result.status();
@@ -139,41 +147,58 @@ absl::StatusOr<std::optional<Job>> LeaseRound::TakeSpreading(const LeaseRequest&
   return Take("$1", {best->id});
 }
 
-void LeaseRound::Count(const Job& job) {
+absl::Status LeaseRound::Count(const Job& job, int64_t tokens) {
   Candidate& tenant = tenants_.at(job.tenant);
   ++tenant.leases;
   now_ = std::max(now_, tenant.given);
-  tenant.given = now_ + static_cast<double>(job.ChunkTokens(job.next - 1)) /
-                            static_cast<double>(tenant.weight);
-  if (!spreading_.has_value()) return;
+  tenant.given = now_ + static_cast<double>(tokens) / static_cast<double>(tenant.weight);
+  if (!spreading_.has_value()) return absl::OkStatus();
   std::erase_if(*spreading_, [&](const Spreading& other) { return other.id == job.id; });
-  if (job.next == job.chunks()) return;
+  if (job.next == job.chunk_count) return absl::OkStatus();
+  if (job.serial) {
+    const absl::StatusOr<ChunkPlace> next = change_.Place(job, job.next);
+    if (!next.ok()) return next.status();
+    if (next->first > 0) return absl::OkStatus();
+  }
   const int64_t bytes = (std::min(job.length, job.spec.chunk) + 1) * job.token_bytes;
   spreading_->push_back({job.id, job.tenant, job.leases(), job.priority, job.number, bytes, 0});
+  return absl::OkStatus();
 }
 
-absl::StatusOr<Lease> LeaseRound::WriteChunk(Job job, const std::string& worker) {
+absl::StatusOr<Lease> LeaseRound::WriteChunk(Job job, const ChunkPlace& place,
+                                             const std::string& worker) {
   Lease lease;
   lease.key = {job.id, job.next - 1, job.epoch};
-  if (lease.key.chunk > 0) {
+  lease.place = place;
+  if (job.sequences > 1) {
+    absl::Status counted = change_
+                               .Change("UPDATE jobs SET computed = computed + $1 WHERE id = $2",
+                                       {place.tokens, job.id})
+                               .status();
+    if (!counted.ok()) return counted;
+    job.computed += place.tokens;
+  }
+  if (place.first > 0) {
     const absl::StatusOr<SqlResult> before = change_.Run(
-        "SELECT epoch, CASE WHEN state = 'leased' THEN worker ELSE '' END FROM chunks "
+        "SELECT epoch, CASE WHEN state = 'leased' THEN worker ELSE '' END, boundary_sha256 FROM "
+        "chunks "
         "WHERE job = $1 AND chunk = $2",
         {job.id, lease.key.chunk - 1});
     if (!before.ok()) return before.status();
     RowReader row(before->rows[0]);
     lease.before_epoch = row.Number();
     lease.before_worker = row.Text();
+    lease.before_sha256 = row.Text();
   }
   absl::Status status =
       change_
           .Change(
               "INSERT INTO chunks (job, chunk, state, epoch, worker, losses, lost_by, failures, "
-              "output_bytes, output_sha256, boundary_sha256) "
-              "VALUES ($1, $2, 'leased', $3, $4, 0, '', 0, 0, '', '') "
+              "output_bytes, output_sha256, boundary_sha256, tokens) "
+              "VALUES ($1, $2, 'leased', $3, $4, 0, '', 0, 0, '', '', $5) "
               "ON CONFLICT (job, chunk) DO UPDATE SET state = 'leased', epoch = excluded.epoch, "
               "worker = excluded.worker",
-              {job.id, lease.key.chunk, job.epoch, worker})
+              {job.id, lease.key.chunk, job.epoch, worker, place.tokens})
           .status();
   if (!status.ok()) return status;
   if (job.epoch == 1) change_.Log(job, "started", {{"worker", worker}});

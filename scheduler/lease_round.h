@@ -53,9 +53,9 @@ class LeaseRound {
   // `which`: SQL, with `values`, for the job's id.
   absl::StatusOr<std::optional<Job>> Take(const std::string& which, std::vector<SqlValue> values);
   absl::Status LoadSpreading();
-  // `job` was just given a lease.
-  void Count(const Job& job);
-  absl::StatusOr<Lease> WriteChunk(Job job, const std::string& worker);
+  // `job` was just given a lease of so many tokens.
+  absl::Status Count(const Job& job, int64_t tokens);
+  absl::StatusOr<Lease> WriteChunk(Job job, const ChunkPlace& place, const std::string& worker);
 
   JobTransaction& change_;
   std::map<std::string, Candidate> tenants_;

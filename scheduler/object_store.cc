@@ -98,9 +98,10 @@ absl::Status CheckObjectName(absl::string_view name) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::unique_ptr<ObjectStore>> ObjectStore::Open(const std::string& uri) {
+absl::StatusOr<std::unique_ptr<ObjectStore>> ObjectStore::Open(const std::string& uri,
+                                                               int64_t patience_ms) {
   if (absl::StartsWith(uri, "file:///")) return OpenFileStore(uri);
-  if (absl::StartsWith(uri, "s3://")) return OpenS3Store(uri);
+  if (absl::StartsWith(uri, "s3://")) return OpenS3Store(uri, patience_ms);
   return absl::InvalidArgumentError(
       absl::StrCat("object store ", uri, ": must be file:///FOLDER or s3://BUCKET/PREFIX"));
 }
@@ -118,8 +119,7 @@ absl::StatusOr<std::string> ObjectStore::ReadAll(const std::string& name, int64_
   const absl::StatusOr<int64_t> size = Size(name);
   if (!size.ok()) return size.status();
   if (*size > most) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat(name, ": ", *size, " bytes, more than ", most));
+    return absl::DataLossError(absl::StrCat(name, ": ", *size, " bytes, more than ", most));
   }
   absl::StatusOr<std::string> bytes = Read(name, 0, *size);
   if (!bytes.ok() || sha256.empty()) return bytes;

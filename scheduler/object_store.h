@@ -7,8 +7,7 @@
 // Thread safety: safe; an ObjectWriter and a source belong to one caller each. Errors: absl::Status
 // with the name; NotFound where there is no such object, DataLoss where its content is not what it
 // should be, ResourceExhausted where the store is full, Unavailable where it did not answer in
-// time. Calls block; those of S3 up to about a minute and a half while it refuses or does not
-// answer.
+// time. Calls block; those of S3 as long as its patience while it refuses or does not answer.
 #pragma once
 
 #include <cstdint>
@@ -54,8 +53,10 @@ class ObjectStore {
  public:
   // "file:///path", a folder that is made where it is missing, or "s3://BUCKET[/PREFIX]", which
   // must answer (docs/operations.md, "Object store", has its environment variables).
-  // InvalidArgument for another scheme.
-  static absl::StatusOr<std::unique_ptr<ObjectStore>> Open(const std::string& uri);
+  // InvalidArgument for another scheme. S3 is asked again for `patience_ms`.
+  static constexpr int64_t kPatienceMs = 90000;
+  static absl::StatusOr<std::unique_ptr<ObjectStore>> Open(const std::string& uri,
+                                                           int64_t patience_ms = kPatienceMs);
   virtual ~ObjectStore() = default;
 
   // Takes the place of an object of that name.
@@ -78,8 +79,8 @@ class ObjectStore {
 
   // The names alone.
   absl::StatusOr<std::vector<std::string>> List(const std::string& folder);
-  // All of it. ResourceExhausted beyond `most` bytes; DataLoss where its SHA-256 is another than
-  // `sha256` (hexadecimal; empty: not compared).
+  // All of it. DataLoss where it has more than `most` bytes, or another SHA-256 than `sha256`
+  // (hexadecimal; empty: not compared).
   absl::StatusOr<std::string> ReadAll(const std::string& name, int64_t most,
                                       absl::string_view sha256 = "");
   absl::StatusOr<ObjectInfo> Write(const std::string& name, absl::string_view bytes);

@@ -57,9 +57,16 @@ const std::vector<std::vector<const char*>>& SchemaVersions() {
           R"(CREATE INDEX jobs_complete ON jobs (number)
              WHERE finished_ms = 0 AND length >= 0 AND length <= committed * chunk)",
           "CREATE INDEX jobs_limited ON jobs (number) WHERE time_limit_ms > 0 AND finished_ms = 0",
-          "CREATE INDEX jobs_by_tenant ON jobs (tenant, number)",
-          "CREATE INDEX jobs_by_tenant_and_state ON jobs (tenant, state, number)",
-          "CREATE INDEX jobs_by_model ON jobs (model, number)",
+          // A database that knows little of its rows prefers an index with an equality.
+          "DROP INDEX jobs_to_plan",
+          "CREATE INDEX jobs_to_plan ON jobs (number) WHERE finished_ms = 0 AND length < 0",
+          // Lists: a filter that few rows pass is looked for in an index alone.
+          "DROP INDEX jobs_by_state",
+          "CREATE INDEX jobs_by_state ON jobs (state, number, tenant, model, task)",
+          "CREATE INDEX jobs_by_tenant ON jobs (tenant, number, state, model, task)",
+          "CREATE INDEX jobs_by_tenant_and_state ON jobs (tenant, state, number, model, task)",
+          "CREATE INDEX jobs_by_model ON jobs (model, number, tenant, state, task)",
+          "CREATE INDEX jobs_by_task ON jobs (task, number, tenant, state, model)",
           "CREATE INDEX jobs_by_input ON jobs (input) WHERE finished_ms = 0",
           "ALTER TABLE chunks ADD COLUMN unblamed_losses BIGINT NOT NULL DEFAULT 0",
           "DROP INDEX chunks_by_state",
@@ -99,6 +106,38 @@ const std::vector<std::vector<const char*>>& SchemaVersions() {
                created_ms BIGINT NOT NULL, updated_ms BIGINT NOT NULL))",
           "CREATE INDEX sessions_by_tenant ON sessions (tenant, number)",
           "ALTER TABLE jobs ADD COLUMN trace BIGINT NOT NULL DEFAULT 0",
+      },
+      {
+          // Chunks no longer follow from length and chunk alone: a job may have several sequences.
+          "ALTER TABLE jobs ADD COLUMN sequences BIGINT NOT NULL DEFAULT 1",
+          "ALTER TABLE jobs ADD COLUMN batch BIGINT NOT NULL DEFAULT 0",
+          "ALTER TABLE jobs ADD COLUMN chunk_count BIGINT NOT NULL DEFAULT 0",
+          "ALTER TABLE jobs ADD COLUMN tokens_done BIGINT NOT NULL DEFAULT 0",
+          "ALTER TABLE jobs ADD COLUMN serial BIGINT NOT NULL DEFAULT 0",
+          "ALTER TABLE jobs ADD COLUMN sampling TEXT NOT NULL DEFAULT ''",
+          R"(UPDATE jobs SET
+               chunk_count = length / chunk + CASE WHEN length % chunk = 0 THEN 0 ELSE 1 END,
+               tokens_done = CASE WHEN length < committed * chunk THEN length
+                                  ELSE committed * chunk END
+             WHERE length >= 0)",
+          "ALTER TABLE chunks ADD COLUMN tokens BIGINT NOT NULL DEFAULT 0",
+          R"(UPDATE chunks SET tokens =
+               (SELECT CASE WHEN length - chunks.chunk * jobs.chunk < jobs.chunk
+                            THEN length - chunks.chunk * jobs.chunk ELSE jobs.chunk END
+                FROM jobs WHERE id = job))",
+          "DROP INDEX jobs_to_lease",
+          R"(CREATE INDEX jobs_to_lease ON jobs (tenant, priority DESC, state DESC, number)
+             WHERE finished_ms = 0 AND leased = 0 AND next_chunk < chunk_count)",
+          "DROP INDEX jobs_complete",
+          R"(CREATE INDEX jobs_complete ON jobs (number)
+             WHERE finished_ms = 0 AND length >= 0 AND committed >= chunk_count)",
+          // Of jobs that have several; `chunks` is of each of the row's sequences.
+          R"(CREATE TABLE sequences (
+               job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
+               first_chunk BIGINT NOT NULL, chunks BIGINT NOT NULL, number BIGINT NOT NULL,
+               repeats BIGINT NOT NULL, length BIGINT NOT NULL, given BIGINT NOT NULL,
+               first_token BIGINT NOT NULL, name TEXT NOT NULL, PRIMARY KEY (job, first_chunk)))",
+          "CREATE UNIQUE INDEX sequences_by_number ON sequences (job, number)",
       },
   };
   return *versions;

@@ -156,6 +156,9 @@ TEST_P(SqlDatabaseTest, AnEarlierDatabaseIsUpgraded) {
   ASSERT_TRUE(job.ok()) << job.status();
   EXPECT_EQ(job->tenant, "default");
   EXPECT_EQ(job->leases(), 1);
+  EXPECT_EQ(job->chunk_count, 3);
+  EXPECT_EQ(job->tokens_done, 10);
+  EXPECT_EQ(job->sequences, 1);
   EXPECT_EQ((*store)->ListFiles("default", 100, 9)->size(), 2u);
   EXPECT_EQ((*store)->ListFiles("default", 2, 9)->size(), 1u);
   NewJob again;
@@ -167,7 +170,7 @@ TEST_P(SqlDatabaseTest, AnEarlierDatabaseIsUpgraded) {
   again.spec.window = 5;
   again.spec.max_logits_bytes = 6;
   EXPECT_EQ((*store)->Create(again, 9)->id, "a");
-  EXPECT_TRUE((*store)->CommitChunks({{{"a", 1, 2}, {}}}, 10)->front().ok());
+  EXPECT_EQ((*store)->CommitChunks({{{"a", 1, 2}, {}}}, 10)->front()->tokens_done, 20);
   const auto next = (*store)->LeaseChunks({{"w", 1 << 30, true}}, 11);
   EXPECT_EQ(next->front()->key, (ChunkKey{"a", 2, 3}));
 }

@@ -64,6 +64,13 @@ TEST_P(StoresTest, AJobKeepsWhatItWasMadeWith) {
   job.start_boundary = "sessions/s/3";
   job.start_position = 12345678901;
   job.trace = true;
+  job.serial = true;
+  job.spec.task = Task::kGenerate;
+  job.spec.max_new_tokens = 12;
+  job.spec.temperature = 0.1;
+  job.spec.top_k = 3;
+  job.spec.top_p = 1.0 / 3;
+  job.spec.seed = ~uint64_t{0};
   ASSERT_TRUE(store_->Create(job, 1).ok());
   const auto kept = store_->Get("a");
   ASSERT_TRUE(kept.ok()) << kept.status();
@@ -74,6 +81,10 @@ TEST_P(StoresTest, AJobKeepsWhatItWasMadeWith) {
   EXPECT_EQ(kept->start_boundary, "sessions/s/3");
   EXPECT_EQ(kept->start_position, 12345678901);
   EXPECT_TRUE(kept->trace);
+  EXPECT_TRUE(kept->serial);
+  EXPECT_EQ(kept->spec.ToString(), job.spec.ToString());
+  EXPECT_EQ(kept->spec.temperature, 0.1);
+  EXPECT_EQ(kept->spec.top_p, 1.0 / 3);
   EXPECT_TRUE(store_->GetTenant("lab").ok());
   job.priority = 101;
   EXPECT_EQ(store_->Create(job, 1).status().message(), "priority 101: must be from -100 to 100");
@@ -135,7 +146,7 @@ TEST_P(StoresTest, EventsAreReadFromWhereOneStopped) {
   EXPECT_EQ(planned.kind, "planned");
   EXPECT_EQ(planned.tenant, "x");
   EXPECT_EQ(planned.at_ms, 2);
-  EXPECT_EQ(planned.data, "{\"tokens\":10,\"chunks\":1}");
+  EXPECT_EQ(planned.data, "{\"tokens\":10,\"chunks\":1,\"sequences\":1}");
   // A number is not given twice, whatever is deleted.
   ASSERT_TRUE(store_->Cancel("b", 3).ok());
   const int64_t last = *store_->LastEvent();

@@ -60,8 +60,7 @@ class LocalRun {
   void PutPoint(Boundary boundary, int64_t elements, RunResume::Clock::time_point began);
   // What is said of a run that a signal stopped.
   absl::Status Stopped(const absl::Status& status);
-  absl::StatusOr<Shape> GenerateOne(SequenceReport& sequence);
-  absl::Status Emit(int32_t token, SequenceReport& sequence);
+  absl::Status Emit(int32_t token);  // generate's next, of *sequence_
 
   absl::Status RunTransforms(SequenceDone done);
 
@@ -79,7 +78,8 @@ class LocalRun {
   std::unique_ptr<TokenInput> input_;
   int64_t chunk_ = 0;  // job_.chunk, or all of a sequence known to be shorter
   std::unique_ptr<SequenceRunner> runner_;
-  std::unique_ptr<ChunkTask> task_;  // none for generate and transform
+  std::unique_ptr<ChunkTask> task_;     // none for transform
+  SequenceReport* sequence_ = nullptr;  // at work
 
   // Of a run that may be interrupted and go on; see run_resume.h.
   std::string cannot_resume_;  // why not; empty: it can

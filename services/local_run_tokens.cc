@@ -9,6 +9,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "services/job_task.h"
 #include "services/local_run.h"
 #include "services/prompt_input.h"
 #include "services/run_limits.h"
@@ -38,14 +39,10 @@ absl::Status LocalRun::PrepareTokens() {
                      " has no tokenizer, so that it gives ids: the name must end in .npy"));
   }
   const int64_t length = input_->sequence().length;
-  const ModelConfig& config = model_->config();
-  if (job_.task == Task::kLogits) {
-    auto logits = std::make_unique<LogitsTask>(
-        config.vocab_size, job_.max_logits_bytes / static_cast<int64_t>(sizeof(float)));
+  if (job_.task == Task::kLogits && length > 0) {
     absl::Status fits =
-        length > 0 ? logits->Check(length * input_->batch().value_or(1)) : absl::OkStatus();
+        CheckLogits(job_, model_->config().vocab_size, length * input_->batch().value_or(1));
     if (!fits.ok()) return fits;
-    task_ = std::move(logits);
   }
   int64_t cached = length;
   if (job_.task == Task::kGenerate && length > 0) {
@@ -55,10 +52,7 @@ absl::Status LocalRun::PrepareTokens() {
   }
   absl::Status prepared = Prepare(length, cached);
   if (!prepared.ok()) return prepared;
-  if (job_.task == Task::kScore) task_ = std::make_unique<ScoreTask>(chunk_);
-  if (job_.task == Task::kEmbed) {
-    task_ = std::make_unique<EmbedTask>(config.d_model, job_.window);
-  }
+  task_ = MakeTask(job_, *model_, chunk_, [this](int32_t token) { return Emit(token); });
   return absl::OkStatus();
 }
 
@@ -240,7 +234,9 @@ void LocalRun::PutPoint(Boundary boundary, int64_t elements, RunResume::Clock::t
 }
 
 absl::StatusOr<LocalRun::Shape> LocalRun::RunOne(SequenceReport& sequence) {
-  if (task_ == nullptr) return GenerateOne(sequence);
+  const bool generates = job_.task == Task::kGenerate;
+  sequence_ = &sequence;
+  if (generates) sequence.generated = 0;
   if (!std::exchange(standing_, false)) {
     runner_->Reset();
     task_->Reset();
@@ -249,12 +245,13 @@ absl::StatusOr<LocalRun::Shape> LocalRun::RunOne(SequenceReport& sequence) {
       *task_, *runner_, *input_, chunk_,
       [&](absl::Span<const float> values) { return output_.Append(values); },
       [&](int64_t done) {
-        absl::Status status = Tick(done, input_->FractionRead());
+        absl::Status status = Tick(done, generates ? -1 : input_->FractionRead());
         const bool kept = resume_ != nullptr && output_.kept();
         if (!kept || (status.ok() && !resume_->Due())) return status;
         absl::Status point = KeepPoint();
         return point.ok() ? status : point;
-      });
+      },
+      generates ? job_.max_new_tokens - 1 : 0);  // the last one is not run
   if (!tokens.ok()) return tokens.status();
   sequence.tokens = *tokens;
   if (job_.task == Task::kScore && *tokens > 1) {
@@ -264,23 +261,8 @@ absl::StatusOr<LocalRun::Shape> LocalRun::RunOne(SequenceReport& sequence) {
   return task_->OutputShape(*tokens);
 }
 
-absl::StatusOr<LocalRun::Shape> LocalRun::GenerateOne(SequenceReport& sequence) {
-  GenerateTask task({.temperature = job_.temperature,
-                     .top_k = job_.top_k,
-                     .top_p = job_.top_p,
-                     .seed = job_.seed},
-                    model_->config().vocab_size);
-  sequence.generated = 0;
-  absl::StatusOr<int64_t> prompt = RunGenerate(
-      task, *runner_, *input_, chunk_, job_.max_new_tokens,
-      [&](int32_t token) { return Emit(token, sequence); },
-      [&](int64_t done) { return Tick(done, -1); });
-  if (!prompt.ok()) return prompt.status();
-  sequence.tokens = *prompt;
-  return Shape{job_.max_new_tokens};
-}
-
-absl::Status LocalRun::Emit(int32_t token, SequenceReport& sequence) {
+absl::Status LocalRun::Emit(int32_t token) {
+  SequenceReport& sequence = *sequence_;
   const bool bytes = model_->config().tokenizer == "bytes";
   if (bytes && token > 255) {
     return absl::InternalError(absl::StrCat("token ", token, " is not a byte"));
@@ -294,14 +276,16 @@ absl::Status LocalRun::Emit(int32_t token, SequenceReport& sequence) {
   } else if (options_.json) {
     sequence.ids.push_back(token);
   }
-  if (!status.ok() || !options_.StreamsText()) return status;
-  std::string text = first && report_.tokens > 0 ? "\n" : "";  // a sequence was before this one
-  if (bytes) {
-    text.push_back(static_cast<char>(token));
-  } else {
-    absl::StrAppend(&text, first ? "" : " ", token);
+  if (status.ok() && options_.StreamsText()) {
+    std::string text = first && report_.tokens > 0 ? "\n" : "";  // a sequence was before this one
+    if (bytes) {
+      text.push_back(static_cast<char>(token));
+    } else {
+      absl::StrAppend(&text, first ? "" : " ", token);
+    }
+    status = PrintOut(text);
   }
-  return PrintOut(text);
+  return status.ok() ? Tick(runner_->position() + 1, -1) : status;
 }
 
 }  // namespace longwave

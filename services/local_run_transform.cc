@@ -4,8 +4,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "formats/npy.h"
-#include "formats/shape.h"
 #include "services/local_run.h"
+#include "services/run_limits.h"
 #include "services/signals.h"
 #include "services/text.h"
 
@@ -22,25 +22,15 @@ absl::Status LocalRun::RunTransforms(SequenceDone done) {
   if (!opened.ok()) return opened.status();
   NpyReader& reader = **opened;
   const Shape& shape = reader.header().shape;
-  const int64_t width = model_->config().d_model;
-  if (reader.header().type != NpyType::kFloat32 || (shape.size() != 2 && shape.size() != 3) ||
-      shape.back() != width) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        job_.input, ": transform needs float32 of shape (L, ", width, ") or (batch, L, ", width,
-        "), this is ", reader.header().type == NpyType::kFloat32 ? "float32" : "integers", " of ",
-        ShapeString(shape)));
-  }
-  const int64_t rows = shape[shape.size() - 2];
-  const int64_t batch = shape.size() == 3 ? shape[0] : 1;
-  if (rows * batch == 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(job_.input, ": empty: its shape is ", ShapeString(shape)));
-  }
+  const absl::StatusOr<SignalShape> signal =
+      ShapeOfSignal(job_.input, reader.header(), model_->config().d_model);
+  if (!signal.ok()) return signal.status();
+  const int64_t rows = signal->rows, batch = signal->batch.value_or(1);
   absl::Status status = Prepare(rows, 0);
   std::vector<SequenceReport> sequences;
   for (int64_t b = 0; status.ok() && b < batch; ++b) {
     SequenceReport sequence;
-    sequence.name = shape.size() == 3 ? absl::StrCat(b) : BaseName(job_.input);
+    sequence.name = signal->batch.has_value() ? absl::StrCat(b) : BaseName(job_.input);
     sequence.tokens = rows;
     sequence.output = options_.out;
     const double total = static_cast<double>(rows) * batch;

@@ -1,6 +1,7 @@
 #include "services/run_limits.h"
 
 #include "absl/strings/str_cat.h"
+#include "formats/shape.h"
 #include "services/text.h"
 
 namespace longwave {
@@ -24,6 +25,24 @@ absl::Status CheckTokenizer(const Model& model, const TokenInput& input) {
   if (!input.tokens_are_bytes() || model.config().tokenizer == "bytes") return absl::OkStatus();
   return absl::InvalidArgumentError(
       absl::StrCat("model ", model.folder(), " has no tokenizer; give token ids as .npy"));
+}
+
+absl::StatusOr<SignalShape> ShapeOfSignal(const std::string& name, const NpyHeader& header,
+                                          int64_t d_model) {
+  const std::vector<int64_t>& shape = header.shape;
+  const bool floats = header.type == NpyType::kFloat32;
+  if (!floats || (shape.size() != 2 && shape.size() != 3) || shape.back() != d_model) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        name, ": transform needs float32 of shape (L, ", d_model, ") or (batch, L, ", d_model,
+        "), this is ", floats ? "float32" : "integers", " of ", ShapeString(shape)));
+  }
+  SignalShape signal{shape[shape.size() - 2], std::nullopt};
+  if (shape.size() == 3) signal.batch = shape[0];
+  if (signal.rows * signal.batch.value_or(1) == 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(name, ": empty: its shape is ", ShapeString(shape)));
+  }
+  return signal;
 }
 
 absl::Status CheckCacheFits(const Model& model, int64_t tokens, int64_t budget_bytes) {

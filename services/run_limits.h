@@ -2,9 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
+#include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "formats/npy.h"
 #include "formats/token_input.h"
 #include "scheduler/job.h"
 #include "worker/model/model.h"
@@ -22,5 +25,13 @@ absl::Status CheckChunkFits(const Model& model, int64_t chunk, int threads, int6
 // A GPU's chunk: `chunk`, or the longest half, quarter, ... of it whose arrays fit into
 // `memory_bytes`. ResourceExhausted, with the numbers, where not even one token does.
 absl::StatusOr<int64_t> ChunkThatFits(const Model& model, int64_t chunk, int64_t memory_bytes);
+
+// What transform reads: (rows, d_model), or (batch, rows, d_model).
+struct SignalShape {
+  int64_t rows = 0;
+  std::optional<int64_t> batch;
+};
+absl::StatusOr<SignalShape> ShapeOfSignal(const std::string& name, const NpyHeader& header,
+                                          int64_t d_model);
 
 }  // namespace longwave

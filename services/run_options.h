@@ -18,10 +18,17 @@ class App;
 
 namespace longwave {
 
-struct RunOptions {
+// What a job is, for whoever runs it.
+struct JobOptions {
   JobSpec job;
-  std::string out;  // empty: none
   InputFormat format = InputFormat::kAuto;
+
+  // As typed: FinishJobOptions() reads them.
+  std::string task_name = "score", format_name = "auto";
+};
+
+struct RunOptions : JobOptions {
+  std::string out;  // empty: none
   int threads = 0;  // 0: one for each processor
   int64_t cache_budget_bytes = DefaultCacheBudget();
   double checkpoint_seconds = 2;  // between points from which an interrupted run can go on
@@ -37,13 +44,19 @@ struct RunOptions {
   ModelOptions model;  // device and dtype
 
   // As typed: Finish() reads them.
-  std::string task_name = "score", device_name = "auto", dtype_name = "auto", format_name = "auto";
+  std::string device_name = "auto", dtype_name = "auto";
 
   // Half of the machine's memory, 8 GiB at most.
   static int64_t DefaultCacheBudget();
 };
 
 int64_t PhysicalMemoryBytes();
+
+// MODEL, INPUT and the options that are the job's; they are stored in `options`, which must outlive
+// the parsing.
+void AddJobOptions(CLI::App& command, JobOptions& options);
+// After parsing. Names every refused value.
+absl::Status FinishJobOptions(const CLI::App& command, JobOptions& options);
 
 // Adds the options to `run`; they are stored in `options`, which must outlive the parsing.
 void AddRunOptions(CLI::App& run, RunOptions& options);

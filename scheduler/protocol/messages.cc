@@ -48,8 +48,9 @@ void Fields(Codec& c, Welcome& m) {
 template <typename Codec>
 void Fields(Codec& c, Assign& m) {
   c(m.key), c(m.boundary), c(m.before), c(m.before_links), c(m.model), c(m.model_hash), c(m.task);
-  c(m.chunk_tokens), c(m.window), c(m.max_logits_bytes), c(m.length), c(m.start_position);
-  c(m.token_bytes), c(m.trace);
+  c(m.window), c(m.max_logits_bytes), c(m.sampling), c(m.chunk_tokens), c(m.first), c(m.tokens);
+  c(m.length), c(m.given), c(m.first_token), c(m.start_position), c(m.token_bytes), c(m.serial);
+  c(m.trace), c(m.last);
 }
 template <typename Codec>
 void Fields(Codec& c, BoundaryReady& m) {
@@ -77,6 +78,7 @@ struct Writer {
   void operator()(const std::string& text) { out.PutString(text); }
   void operator()(bool flag) { out.Put(static_cast<uint8_t>(flag)); }
   void operator()(const ChunkKey& key) { (*this)(key.job), (*this)(key.chunk), (*this)(key.epoch); }
+  void operator()(const BoundaryObject& object) { (*this)(object.name), (*this)(object.sha256); }
   void operator()(const std::vector<ChunkKey>& keys) {
     out.Put(static_cast<uint16_t>(keys.size()));
     for (const ChunkKey& key : keys) (*this)(key);
@@ -97,6 +99,7 @@ struct Reader {
     flag = byte == 1;
   }
   void operator()(ChunkKey& key) { (*this)(key.job), (*this)(key.chunk), (*this)(key.epoch); }
+  void operator()(BoundaryObject& object) { (*this)(object.name), (*this)(object.sha256); }
   void operator()(std::vector<ChunkKey>& keys) {
     const auto count = in.Get<uint16_t>();
     good = good && count <= kMostSlots;
@@ -167,5 +170,6 @@ std::string TraceName(const std::string& job, int64_t epoch, int64_t chunk) {
 std::string BoundaryName(const std::string& job, int64_t epoch, int64_t chunk) {
   return absl::StrCat("jobs/", job, "/", epoch, "/", chunk, ".boundary");
 }
+std::string CachesName(const std::string& boundary) { return boundary + ".caches"; }
 
 }  // namespace longwave

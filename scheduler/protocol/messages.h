@@ -23,9 +23,9 @@ inline constexpr int64_t kMostSlots = 1024;  // chunks that a worker may hold
 struct Hello {
   uint16_t version = kProtocolVersion;
   std::string device;
-  std::string links;   // where others reach its Exchange; empty: it takes part in no links
-  int64_t age_ms = 0;  // of its process
-  std::string uid;     // of its pod; see RemovalRank
+  std::string links;     // where others reach its Exchange; empty: it takes part in no links
+  int64_t age_ms = 0;    // of its process
+  std::string uid = {};  // of its pod; see RemovalRank
   bool operator==(const Hello&) const = default;
 };
 struct Report {                // how it is with the worker, all of it; also the heartbeat
@@ -34,7 +34,7 @@ struct Report {                // how it is with the worker, all of it; also the
   std::vector<ChunkKey> held;  // in work, queued, or done and not answered
   bool operator==(const Report&) const = default;
 };
-struct Done {  // output and boundary are in the object store
+struct Done {  // output and boundary are in the object store; no boundary: its sha256 is empty
   ChunkKey key;
   int64_t output_bytes = 0;
   std::string output_sha256, boundary_sha256;
@@ -57,6 +57,11 @@ struct Goodbye {
 };
 
 // Scheduler to worker.
+struct BoundaryObject {
+  std::string name;    // in the object store; empty: none
+  std::string sha256;  // that its content must have; empty: known to nobody
+  bool operator==(const BoundaryObject&) const = default;
+};
 struct Welcome {
   std::string objects;  // the object store's URI
   std::string models;   // the folder of model folders
@@ -68,19 +73,26 @@ struct Assign {
   ChunkKey key;
   // Where the chunk starts from: an object, where it is committed; else the stream of the chunk
   // before it and who publishes it, until BoundaryReady; neither: the zero state.
-  std::string boundary, before, before_links;
+  BoundaryObject boundary;
+  std::string before, before_links;
   std::string model, model_hash;
   uint8_t task = 0;  // of enum Task
-  int64_t chunk_tokens = 0, window = 0, max_logits_bytes = 0;
-  int64_t length = 0;          // tokens to run, of all chunks
-  int64_t start_position = 0;  // tokens that were before chunk 0
-  uint8_t token_bytes = 0;
-  bool trace = false;  // write down what is done when, as TraceName()
+  int64_t window = 0, max_logits_bytes = 0;
+  std::string sampling = {};  // generate: see FormatSampling()
+  int64_t chunk_tokens = 0;   // the most that a chunk of the job has
+  // The chunk's tokens are [first, first + tokens) of its sequence's `length`. The first `given` of
+  // these stand in the job's token file, from `first_token` on; generate makes the others.
+  int64_t first = 0, tokens = 0, length = 0, given = 0, first_token = 0;
+  int64_t start_position = 0;  // tokens that were before the sequence
+  int64_t token_bytes = 0;     // of one in the file: 1 or 4; transform: of a row
+  bool serial = false;         // all of the chunk before is wanted, and no link
+  bool trace = false;          // write down what is done when, as TraceName()
+  bool last = false;           // nothing goes on after the chunk: its boundary is not written
   bool operator==(const Assign&) const = default;
 };
 struct BoundaryReady {  // the chunk before `key` is committed; its boundary is this object
   ChunkKey key;
-  std::string boundary;
+  BoundaryObject boundary;
   bool operator==(const BoundaryReady&) const = default;
 };
 struct Committed {
@@ -123,5 +135,7 @@ std::string OutputName(const std::string& job, int64_t epoch, int64_t chunk);  /
 std::string TraceName(const std::string& job, int64_t epoch, int64_t chunk);   // ".../E/C.trace"
 std::string BoundaryName(const std::string& job, int64_t epoch,
                          int64_t chunk);  // ".../E/C.boundary"
+// What the chunk of a boundary added to attention's caches: ".../E/C.boundary.caches".
+std::string CachesName(const std::string& boundary);
 
 }  // namespace longwave

@@ -12,11 +12,19 @@ using ::testing::HasSubstr;
 
 std::vector<Message> All() {
   const ChunkKey key{"0123456789abcdef", int64_t{1} << 40, 7};
-  Assign assign{key, "jobs/a/1/2.boundary", "a/1/2", "tcp://10.0.0.7:4000", "h3-dna", "cafe", 2};
+  Assign assign{
+      key, {"jobs/a/1/2.boundary", "feed"}, "a/1/2", "tcp://10.0.0.7:4000", "h3-dna", "cafe", 2};
   assign.chunk_tokens = 8192;
+  assign.sampling = "256 0.5 0 1 7";
+  assign.first = 16384;
+  assign.tokens = 8192;
   assign.length = 4938920;
+  assign.given = 4938665;
+  assign.first_token = 12;
   assign.start_position = 17;
   assign.token_bytes = 1;
+  assign.serial = true;
+  assign.last = true;
   assign.trace = true;
   return {Hello{2, "cpu", "tcp://10.0.0.7:4000", 5000, "1b4e28ba"},
           Report{2, 1 << 20, {key, {"b", 0, 1}}},
@@ -26,7 +34,7 @@ std::vector<Message> All() {
           Goodbye{true},
           Welcome{"file:///data/objects", "/models", 1000, 6000},
           assign,
-          BoundaryReady{key, "jobs/a/1/2.boundary"},
+          BoundaryReady{key, {"jobs/a/1/2.boundary", "feed"}},
           Committed{key},
           Dropped{key, "an older epoch"},
           Unknown{},

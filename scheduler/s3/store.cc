@@ -254,9 +254,11 @@ absl::StatusOr<std::unique_ptr<ObjectStore>> OpenS3Store(S3Config config) {
   return store;
 }
 
-absl::StatusOr<std::unique_ptr<ObjectStore>> OpenS3Store(const std::string& uri) {
+absl::StatusOr<std::unique_ptr<ObjectStore>> OpenS3Store(const std::string& uri,
+                                                         int64_t patience_ms) {
   absl::StatusOr<S3Config> config = ReadS3Config(uri, EnvironmentVariable);
   if (!config.ok()) return config.status();
+  config->total_ms = patience_ms;
   return OpenS3Store(*std::move(config));
 }
 

@@ -18,8 +18,10 @@
 
 namespace longwave {
 
-// By the process's environment. REQUIRES: `uri` begins with "s3://".
-absl::StatusOr<std::unique_ptr<ObjectStore>> OpenS3Store(const std::string& uri);
+// By the process's environment. `patience_ms`: S3Config::total_ms. REQUIRES: `uri` begins with
+// "s3://".
+absl::StatusOr<std::unique_ptr<ObjectStore>> OpenS3Store(const std::string& uri,
+                                                         int64_t patience_ms);
 // Asks the bucket for one name: credentials, region and bucket are good, or this says what is not.
 absl::StatusOr<std::unique_ptr<ObjectStore>> OpenS3Store(S3Config config);
 

@@ -4,6 +4,7 @@
 #include <random>
 
 #include "absl/strings/str_cat.h"
+#include "observability/log.h"
 
 namespace longwave {
 
@@ -58,12 +59,33 @@ ApiResponse Api::Handle(const ApiRequest& request) {
   });
 }
 
+void Api::LeftOver(const absl::Status& status) {
+  if (!status.ok()) log::Warning("objects are left over", {{"error", status.message()}});
+}
+
 absl::StatusOr<std::string> Api::ListedTenant(const Call& call) {
   const std::string asked = QueryText(call.query, "tenant");
   if (call.who.role == Role::kAdmin) return asked;
   if (asked.empty() || asked == call.who.tenant) return call.who.tenant;
   return absl::PermissionDeniedError(
       absl::StrCat("tenant ", Quoted(asked), ": the token is of ", Quoted(call.who.tenant)));
+}
+
+absl::StatusOr<Api::Page> Api::AskedPage(const Call& call, const char* list) {
+  const absl::StatusOr<std::string> tenant = ListedTenant(call);
+  const absl::StatusOr<int64_t> before = ParseCursor(call.query, list);
+  const absl::StatusOr<int64_t> limit = QueryNumber(call.query, "limit", 1, kMostListed, 100);
+  if (!tenant.ok()) return tenant.status();
+  if (!before.ok()) return before.status();
+  if (!limit.ok()) return limit.status();
+  return Page{list, *tenant, *before, *limit};
+}
+
+ApiResponse Api::Page::Answer(boost::json::array entries, int64_t last) const {
+  const bool more = static_cast<int64_t>(entries.size()) == limit;
+  boost::json::object answer = {{list, std::move(entries)}};
+  if (more) answer["next_cursor"] = MakeCursor(list, last);
+  return JsonResponse(200, answer);
 }
 
 }  // namespace longwave

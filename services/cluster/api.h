@@ -19,6 +19,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "boost/json/array.hpp"
 #include "boost/json/object.hpp"
 #include "scheduler/job_store.h"
 #include "scheduler/object_store.h"
@@ -56,6 +57,7 @@ class Api {
  public:
   static constexpr int64_t kMostBody = 256 << 10;          // of a JSON request
   static constexpr int64_t kMostChunk = int64_t{1} << 24;  // tokens
+  static constexpr int64_t kMostNewTokens = int64_t{1} << 40;
   static constexpr int64_t kMostListed = 1000;
   static constexpr int64_t kMostTimeLimit = int64_t{366} * 86400;  // seconds
   static constexpr int64_t kMostAppended = 1 << 14;                // tokens, to a session
@@ -73,6 +75,8 @@ class Api {
   ApiResponse Handle(const ApiRequest& request);
   // Those that never wait for a store.
   static bool IsImmediate(const ApiRequest& request);
+  // Those that wait for the object store: while it is away they are to hold up no others.
+  static bool NeedsObjects(const ApiRequest& request);
   // POST /v1/files, whose body is not a request's but a stream. `bytes`: where it says how many.
   static bool IsUpload(const ApiRequest& request);
   absl::StatusOr<Upload> StartUpload(const ApiRequest& request, std::optional<int64_t> bytes);
@@ -96,6 +100,7 @@ class Api {
     std::optional<Role> least;  // nullopt: anybody, without a token
     std::vector<const char*> query;
     Answer (Api::*handler)(const Call& call);
+    bool objects = false;  // it needs the object store
   };
   static const std::vector<Route>& Routes();
 
@@ -127,6 +132,7 @@ class Api {
   Answer GetJob(const Call& call);
   Answer CancelJob(const Call& call);
   Answer DeleteJob(const Call& call);
+  Answer ListSequences(const Call& call);
   Answer GetOutput(const Call& call);
   Answer GetTrace(const Call& call);
   Answer JobEvents(const Call& call);
@@ -147,7 +153,19 @@ class Api {
   absl::StatusOr<StoredFile> FindFile(const Call& call, const std::string& id);
   // The tenant that a list is of: the caller's; of an admin what the query says, or all (empty).
   static absl::StatusOr<std::string> ListedTenant(const Call& call);
-  absl::StatusOr<ModelEntry> FindLanguageModel(const std::string& name);
+  // What of a list, "jobs", a request asks for: entries with a number below `before`, newest first.
+  struct Page {
+    const char* list;
+    std::string tenant;
+    int64_t before = 0, limit = 0;
+
+    // The answer; `last`: the number of its last entry.
+    ApiResponse Answer(boost::json::array entries, int64_t last) const;
+  };
+  static absl::StatusOr<Page> AskedPage(const Call& call, const char* list);
+  absl::StatusOr<SequenceRow> FindOutput(const Job& job, const Call& call);
+  absl::StatusOr<ModelEntry> FindModel(const JobSpec& job);
+  absl::StatusOr<ModelEntry> FindLanguageModel(const std::string& name);  // for sessions
   absl::StatusOr<Session> FindSession(const Call& call);
   struct Append;
   Answer FinishAppend(const Append& append, const Job& job);
@@ -155,6 +173,8 @@ class Api {
   Answer EndAppend(const Append& append, const std::vector<float>& scores,
                    const std::string& boundary);
   Answer Events(const Call& call, EventFilter filter);
+  // What of a thing that is gone could not be removed: it takes room, no more. It is logged.
+  static void LeftOver(const absl::Status& status);
   // The number of the latest event, at most kEventAge old.
   absl::StatusOr<int64_t> LatestEvent();
 

@@ -23,7 +23,7 @@ absl::Status Upload::Append(absl::string_view bytes) {
     return absl::ResourceExhaustedError(absl::StrCat("files of tenant ", Quoted(file_.tenant),
                                                      ": may have ", most_bytes_, " more bytes"));
   }
-  return writer_->Append(bytes);
+  return OfObjects(writer_->Append(bytes));
 }
 
 Api::Answer Api::NoUpload(const Call& call) {
@@ -59,7 +59,7 @@ absl::StatusOr<Upload> Api::StartUpload(const ApiRequest& request, std::optional
     return tenant.status();
   }
   absl::StatusOr<std::unique_ptr<ObjectWriter>> writer = objects_.Create(FileName(file.id));
-  if (!writer.ok()) return writer.status();
+  if (!writer.ok()) return OfObjects(writer.status());
   upload.writer_ = *std::move(writer);
   return upload;
 }
@@ -72,13 +72,13 @@ ApiResponse Api::FinishUpload(Upload upload) {
   return Timed(match, [&] {
     StoredFile& file = upload.file_;
     const absl::StatusOr<ObjectInfo> written = upload.writer_->Commit();
-    if (!written.ok()) return Problem(written.status());
+    if (!written.ok()) return Problem(OfObjects(written.status()));
     file.bytes = written->bytes;
     file.sha256 = written->sha256;
     file.created_ms = WallClockMs();
     const absl::Status added = jobs_.AddFile(file);
     if (!added.ok()) {
-      objects_.Delete(FileName(file.id)).IgnoreError();
+      LeftOver(objects_.Delete(FileName(file.id)));
       return Problem(added);
     }
     ApiResponse response = JsonResponse(201, ToJson(file));
@@ -98,21 +98,14 @@ absl::StatusOr<StoredFile> Api::FindFile(const Call& call, const std::string& id
 }
 
 Api::Answer Api::ListFiles(const Call& call) {
-  const absl::StatusOr<std::string> tenant = ListedTenant(call);
-  const absl::StatusOr<int64_t> before = ParseCursor(call.query, "files");
-  const absl::StatusOr<int64_t> limit = QueryNumber(call.query, "limit", 1, kMostListed, 100);
-  if (!tenant.ok()) return tenant.status();
-  if (!before.ok()) return before.status();
-  if (!limit.ok()) return limit.status();
-  const absl::StatusOr<std::vector<StoredFile>> files = jobs_.ListFiles(*tenant, *before, *limit);
+  const absl::StatusOr<Page> page = AskedPage(call, "files");
+  if (!page.ok()) return page.status();
+  const absl::StatusOr<std::vector<StoredFile>> files =
+      jobs_.ListFiles(page->tenant, page->before, page->limit);
   if (!files.ok()) return files.status();
   boost::json::array list;
   for (const StoredFile& file : *files) list.push_back(ToJson(file));
-  boost::json::object answer = {{"files", std::move(list)}};
-  if (static_cast<int64_t>(files->size()) == *limit) {
-    answer["next_cursor"] = MakeCursor("files", files->back().number);
-  }
-  return JsonResponse(200, answer);
+  return page->Answer(std::move(list), files->empty() ? 0 : files->back().number);
 }
 
 Api::Answer Api::GetFile(const Call& call) {
@@ -125,8 +118,8 @@ Api::Answer Api::DeleteFile(const Call& call) {
   const absl::StatusOr<StoredFile> file = FindFile(call, call.ids[0]);
   if (!file.ok()) return file.status();
   absl::Status status = jobs_.DeleteFile(file->id);
-  if (status.ok()) status = objects_.Delete(FileName(file->id));
   if (!status.ok()) return status;
+  LeftOver(objects_.Delete(FileName(file->id)));
   ApiResponse response;
   response.status = 204;
   return response;

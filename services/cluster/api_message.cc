@@ -1,5 +1,9 @@
 #include "services/cluster/api_message.h"
 
+#include <algorithm>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
 #include "boost/json/serialize.hpp"
 #include "services/text.h"
@@ -7,7 +11,11 @@
 namespace longwave {
 namespace {
 
-constexpr size_t kMostSaid = 200;  // bytes of an offending value
+constexpr size_t kMostSaid = 200;    // bytes of an offending value
+constexpr char kRetryAfter[] = "5";  // seconds
+
+// The payload of a status whose object store is full.
+constexpr char kFull[] = "longwave/object-store-full";
 
 const char* Title(int status) {
   switch (status) {
@@ -39,6 +47,8 @@ const char* Title(int status) {
       return "Not available";
     case 504:
       return "Not in time";
+    case 507:
+      return "Storage full";
     default:
       return "Internal error";
   }
@@ -46,8 +56,9 @@ const char* Title(int status) {
 
 }  // namespace
 
-int HttpStatus(absl::StatusCode code) {
-  switch (code) {
+int HttpStatus(const absl::Status& status) {
+  if (status.GetPayload(kFull).has_value()) return 507;
+  switch (status.code()) {
     case absl::StatusCode::kInvalidArgument:
       return 400;
     case absl::StatusCode::kUnauthenticated:
@@ -75,6 +86,15 @@ int HttpStatus(absl::StatusCode code) {
   }
 }
 
+absl::Status OfObjects(const absl::Status& status) {
+  if (absl::IsPermissionDenied(status) || absl::IsUnknown(status)) {
+    return absl::UnavailableError(status.message());
+  }
+  absl::Status told = status;
+  if (absl::IsResourceExhausted(told)) told.SetPayload(kFull, absl::Cord());
+  return told;
+}
+
 int64_t ApiResponse::body_bytes() const {
   int64_t bytes = static_cast<int64_t>(body.size());
   for (const BodyPart& part : parts) bytes += part.bytes;
@@ -89,19 +109,23 @@ ApiResponse JsonResponse(int status, const boost::json::object& object) {
 }
 
 ApiResponse Problem(int http_status, absl::string_view detail) {
+  std::string line = ToUtf8(detail);  // what a client sent may be said in it
+  std::replace_if(
+      line.begin(), line.end(), [](unsigned char c) { return absl::ascii_iscntrl(c); }, '?');
   ApiResponse response = JsonResponse(http_status, {{"type", "about:blank"},
                                                     {"title", Title(http_status)},
                                                     {"status", http_status},
-                                                    {"detail", ToUtf8(detail)}});
+                                                    {"detail", line}});
   response.content_type = "application/problem+json";
   if (http_status == 401) {
     response.headers.emplace_back("WWW-Authenticate", "Bearer realm=\"longwave\"");
   }
+  if (http_status == 503) response.headers.emplace_back("Retry-After", kRetryAfter);
   return response;
 }
 
 ApiResponse Problem(const absl::Status& status) {
-  return Problem(HttpStatus(status.code()), status.message());
+  return Problem(HttpStatus(status), status.message());
 }
 
 absl::Status Bad(absl::string_view what, absl::string_view value, absl::string_view expected) {

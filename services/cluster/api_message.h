@@ -30,6 +30,7 @@ struct ApiRequest {
 struct BodyPart {
   std::string object;
   int64_t offset = 0, bytes = 0;
+  std::string sha256;  // where the part is the whole object: compared before its last bytes go
 };
 
 struct ApiResponse {
@@ -49,9 +50,12 @@ struct ApiResponse {
 };
 
 // The one table of status codes.
-int HttpStatus(absl::StatusCode code);
+int HttpStatus(const absl::Status& status);
+// An error of the object store, as the API tells it: a full store is 507 and no quota, and one that
+// refuses this server is 503 and not the client's 403.
+absl::Status OfObjects(const absl::Status& status);
 ApiResponse JsonResponse(int status, const boost::json::object& object);
-// The answer that says what went wrong: application/problem+json.
+// The answer that says what went wrong, in one line: application/problem+json.
 ApiResponse Problem(const absl::Status& status);
 ApiResponse Problem(int http_status, absl::string_view detail);
 

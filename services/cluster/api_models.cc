@@ -22,7 +22,7 @@ boost::json::object ToJson(const std::string& name, const ModelEntry& entry) {
     object["tokenizer"] = config.tokenizer.empty() ? "none" : config.tokenizer;
     object["attention_layers"] = config.attn_layer_idx.size();
   }
-  object["jobs"] = h3 && config.attn_layer_idx.empty();
+  object["sessions"] = h3 && config.attn_layer_idx.empty();
   return object;
 }
 

@@ -24,8 +24,9 @@ void AddBody(const Job& job, const std::vector<CommittedChunk>& chunks, const st
   for (const CommittedChunk& chunk : chunks) {
     const int64_t from = std::max(first, start), to = std::min(end, start + chunk.output_bytes);
     if (from < to) {
-      response.parts.push_back(
-          {OutputName(job.id, chunk.epoch, chunk.chunk), from - start, to - from});
+      const bool all = to - from == chunk.output_bytes;
+      response.parts.push_back({OutputName(job.id, chunk.epoch, chunk.chunk), from - start,
+                                to - from, all ? chunk.output_sha256 : ""});
     }
     start += chunk.output_bytes;
   }
@@ -47,6 +48,22 @@ absl::Status NoOutput(const Job& job, absl::string_view why) {
 
 }  // namespace
 
+// The sequences whose output is the file that is asked for.
+absl::StatusOr<SequenceRow> Api::FindOutput(const Job& job, const Call& call) {
+  const int64_t files = OutputFilesOf(job);
+  const absl::StatusOr<int64_t> number = QueryNumber(call.query, "sequence", 0, files - 1, -1);
+  if (!number.ok()) return number.status();
+  if (*number < 0 && files > 1) {
+    return Bad("sequence", "(none)",
+               absl::StrCat("given: job ", job.id, " has outputs 0 to ", files - 1));
+  }
+  const absl::StatusOr<std::vector<SequenceRow>> rows =
+      jobs_.Sequences(job, std::max<int64_t>(*number, 0), 1);
+  if (!rows.ok()) return rows.status();
+  if (rows->empty()) return NoOutput(job, "it has no such sequence");
+  return rows->front();
+}
+
 Api::Answer Api::GetOutput(const Call& call) {
   const absl::StatusOr<Job> job = FindJob(call);
   if (!job.ok()) return job.status();
@@ -55,13 +72,16 @@ Api::Answer Api::GetOutput(const Call& call) {
   if (!whole && call.request.range.empty()) {
     return NoOutput(*job, "ask for a Range of what is there by now");
   }
-  const absl::StatusOr<std::vector<CommittedChunk>> chunks = jobs_.Committed(job->id);
+  const absl::StatusOr<SequenceRow> file = FindOutput(*job, call);
+  if (!file.ok()) return file.status();
+  const absl::StatusOr<std::vector<CommittedChunk>> chunks =
+      jobs_.Committed(job->id, file->first_chunk, file->repeats * file->chunks(job->spec.chunk));
   if (!chunks.ok()) return chunks.status();
-  const std::vector<int64_t> shape = OutputShape(*job);
-  const absl::StatusOr<std::string> header =
-      FormatNpyHeader(NpyType::kFloat32, shape, kWrittenNpyHeader);
+  const std::vector<int64_t> shape = OutputShape(*job, *file);
+  const NpyType type = job->spec.task == Task::kGenerate ? NpyType::kInt32 : NpyType::kFloat32;
+  const absl::StatusOr<std::string> header = FormatNpyHeader(type, shape, kWrittenNpyHeader);
   if (!header.ok()) return header.status();
-  int64_t size = sizeof(float), there = static_cast<int64_t>(header->size());
+  int64_t size = kOutputBytes, there = static_cast<int64_t>(header->size());
   for (int64_t n : shape) size *= n;
   size += static_cast<int64_t>(header->size());
   for (const CommittedChunk& chunk : *chunks) there += chunk.output_bytes;

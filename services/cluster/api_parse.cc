@@ -167,6 +167,34 @@ Fields& Fields::Number(const char* name, int64_t& value, int64_t least, int64_t 
   return *this;
 }
 
+Fields& Fields::Number(const char* name, uint64_t& value) {
+  const boost::json::value* field = Take(name);
+  if (field == nullptr) return *this;
+  if (field->is_uint64()) {
+    value = field->get_uint64();
+  } else if (field->is_int64() && field->get_int64() >= 0) {
+    value = static_cast<uint64_t>(field->get_int64());
+  } else {
+    Refuse(Bad(name, boost::json::serialize(*field), "a whole number, 0 to 2^64 - 1"));
+  }
+  return *this;
+}
+
+Fields& Fields::Real(const char* name, double& value) {
+  const boost::json::value* field = Take(name);
+  if (field == nullptr) return *this;
+  if (field->is_number()) {
+    value = field->to_number<double>();
+  } else {
+    Refuse(Bad(name, boost::json::serialize(*field), "a number"));
+  }
+  return *this;
+}
+
+std::string Fields::ValueOf(const char* name) const {
+  return boost::json::serialize(object_.at(name));
+}
+
 Fields& Fields::Flag(const char* name, bool& value) {
   const boost::json::value* field = Take(name);
   if (field == nullptr) return *this;

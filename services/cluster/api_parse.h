@@ -61,10 +61,13 @@ class Fields {
   Fields& Text(const char* name, std::string& value, size_t most_bytes = kMostText);
   Fields& AnyText(const char* name, std::string& value, size_t most_bytes);  // any characters
   Fields& Number(const char* name, int64_t& value, int64_t least, int64_t most);
-  // Whole numbers of int32.
+  Fields& Number(const char* name, uint64_t& value);
+  Fields& Real(const char* name, double& value);
   Fields& Flag(const char* name, bool& value);
+  // Whole numbers of int32.
   Fields& Numbers(const char* name, std::optional<std::vector<int32_t>>& value, size_t most);
   bool Has(const char* name) const { return object_.contains(name); }
+  std::string ValueOf(const char* name) const;  // as JSON. REQUIRES: Has(name)
   // Fields that nobody asked for are refused.
   absl::Status Done();
 

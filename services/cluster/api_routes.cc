@@ -48,10 +48,10 @@ const std::vector<Api::Route>& Api::Routes() {
       {"GET", "/readyz", {}, {}, &Api::Ready},
       {"GET", "/metrics", {}, {}, &Api::Metrics},
       {"GET", "/openapi.json", {}, {}, &Api::OpenApi},
-      {"POST", "/v1/files", kUser, {"name"}, &Api::NoUpload},
+      {"POST", "/v1/files", kUser, {"name"}, &Api::NoUpload, true},
       {"GET", "/v1/files", kReader, {"tenant", "cursor", "limit"}, &Api::ListFiles},
       {"GET", "/v1/files/{file}", kReader, {}, &Api::GetFile},
-      {"DELETE", "/v1/files/{file}", kUser, {}, &Api::DeleteFile},
+      {"DELETE", "/v1/files/{file}", kUser, {}, &Api::DeleteFile, true},
       {"POST", "/v1/jobs", kUser, {}, &Api::CreateJob},
       {"GET",
        "/v1/jobs",
@@ -59,10 +59,11 @@ const std::vector<Api::Route>& Api::Routes() {
        {"state", "model", "task", "tenant", "cursor", "limit"},
        &Api::ListJobs},
       {"GET", "/v1/jobs/{job}", kReader, {}, &Api::GetJob},
-      {"DELETE", "/v1/jobs/{job}", kUser, {}, &Api::DeleteJob},
-      {"POST", "/v1/jobs/{job}/cancel", kUser, {}, &Api::CancelJob},
-      {"GET", "/v1/jobs/{job}/output", kReader, {}, &Api::GetOutput},
-      {"GET", "/v1/jobs/{job}/trace", kReader, {}, &Api::GetTrace},
+      {"DELETE", "/v1/jobs/{job}", kUser, {}, &Api::DeleteJob, true},
+      {"POST", "/v1/jobs/{job}/cancel", kUser, {}, &Api::CancelJob, true},
+      {"GET", "/v1/jobs/{job}/sequences", kReader, {"from", "limit"}, &Api::ListSequences},
+      {"GET", "/v1/jobs/{job}/output", kReader, {"sequence"}, &Api::GetOutput},
+      {"GET", "/v1/jobs/{job}/trace", kReader, {}, &Api::GetTrace, true},
       {"GET", "/v1/jobs/{job}/events", kReader, {"after", "follow"}, &Api::JobEvents},
       {"GET", "/v1/events", kReader, {"after", "follow", "tenant"}, &Api::AllEvents},
       {"GET", "/v1/models", kReader, {}, &Api::ListModels},
@@ -71,8 +72,8 @@ const std::vector<Api::Route>& Api::Routes() {
       {"POST", "/v1/sessions", kUser, {}, &Api::CreateSession},
       {"GET", "/v1/sessions", kReader, {"tenant", "cursor", "limit"}, &Api::ListSessions},
       {"GET", "/v1/sessions/{session}", kReader, {}, &Api::GetSession},
-      {"DELETE", "/v1/sessions/{session}", kUser, {}, &Api::DeleteSession},
-      {"POST", "/v1/sessions/{session}/append", kUser, {}, &Api::AppendToSession},
+      {"DELETE", "/v1/sessions/{session}", kUser, {}, &Api::DeleteSession, true},
+      {"POST", "/v1/sessions/{session}/append", kUser, {}, &Api::AppendToSession, true},
       {"POST", "/v1/tokens", kAdmin, {}, &Api::CreateToken},
       {"GET", "/v1/tokens", kAdmin, {"tenant"}, &Api::ListTokens},
       {"DELETE", "/v1/tokens/{token}", kAdmin, {}, &Api::RevokeToken},
@@ -133,6 +134,11 @@ absl::StatusOr<Api::Call> Api::Admit(const ApiRequest& request, Match match) {
 }
 
 bool Api::IsImmediate(const ApiRequest& request) { return request.target == "/healthz"; }
+
+bool Api::NeedsObjects(const ApiRequest& request) {
+  const Match match = FindRoute(request);
+  return match.route != nullptr && match.route->objects;
+}
 
 bool Api::IsUpload(const ApiRequest& request) {
   return request.method == "POST" && PathOf(request.target) == "/v1/files";

@@ -116,21 +116,14 @@ Api::Answer Api::CreateSession(const Call& call) {
 }
 
 Api::Answer Api::ListSessions(const Call& call) {
-  const absl::StatusOr<std::string> tenant = ListedTenant(call);
-  const absl::StatusOr<int64_t> before = ParseCursor(call.query, "sessions");
-  const absl::StatusOr<int64_t> limit = QueryNumber(call.query, "limit", 1, kMostListed, 100);
-  if (!tenant.ok()) return tenant.status();
-  if (!before.ok()) return before.status();
-  if (!limit.ok()) return limit.status();
-  const absl::StatusOr<std::vector<Session>> sessions = sessions_.List(*tenant, *before, *limit);
+  const absl::StatusOr<Page> page = AskedPage(call, "sessions");
+  if (!page.ok()) return page.status();
+  const absl::StatusOr<std::vector<Session>> sessions =
+      sessions_.List(page->tenant, page->before, page->limit);
   if (!sessions.ok()) return sessions.status();
   boost::json::array list;
   for (const Session& session : *sessions) list.push_back(ToJson(session));
-  boost::json::object answer = {{"sessions", std::move(list)}};
-  if (static_cast<int64_t>(sessions->size()) == *limit) {
-    answer["next_cursor"] = MakeCursor("sessions", sessions->back().number);
-  }
-  return JsonResponse(200, answer);
+  return page->Answer(std::move(list), sessions->empty() ? 0 : sessions->back().number);
 }
 
 absl::StatusOr<Session> Api::FindSession(const Call& call) {
@@ -151,8 +144,8 @@ Api::Answer Api::DeleteSession(const Call& call) {
   const absl::StatusOr<Session> session = FindSession(call);
   if (!session.ok()) return session.status();
   absl::Status status = sessions_.Delete(session->id);
-  if (status.ok() && !session->boundary.empty()) status = objects_.Delete(session->boundary);
   if (!status.ok()) return status;
+  if (!session->boundary.empty()) LeftOver(objects_.Delete(session->boundary));
   ApiResponse response;
   response.status = 204;
   return response;
@@ -198,7 +191,7 @@ Api::Answer Api::AppendToSession(const Call& call) {
   StoredFile file;
   file.id = append->file = NewId();
   const absl::StatusOr<ObjectInfo> written = objects_.Write(FileName(file.id), *bytes);
-  if (!written.ok()) return written.status();
+  if (!written.ok()) return OfObjects(written.status());
   file.name = absl::StrCat(NameOf(old), ".npy");
   file.bytes = written->bytes;
   file.sha256 = written->sha256;
@@ -206,7 +199,7 @@ Api::Answer Api::AppendToSession(const Call& call) {
   file.tenant = old.tenant;
   absl::Status added = jobs_.AddFile(file);
   if (!added.ok()) {
-    objects_.Delete(FileName(file.id)).IgnoreError();
+    LeftOver(objects_.Delete(FileName(file.id)));
     return added;
   }
   NewJob job;
@@ -225,7 +218,7 @@ Api::Answer Api::AppendToSession(const Call& call) {
   const absl::StatusOr<Job> created = jobs_.Create(job, call.now_ms);
   if (!created.ok()) {
     jobs_.DeleteFile(file.id).IgnoreError();
-    objects_.Delete(FileName(file.id)).IgnoreError();
+    LeftOver(objects_.Delete(FileName(file.id)));
     return created.status();
   }
   if (hooks_.job_created) hooks_.job_created();
@@ -253,9 +246,9 @@ Api::Answer Api::FinishAppend(const Append& append, const Job& job) {
   }
   // Nobody needs them any more; what fails here is only left over.
   if (jobs_.Delete(job.id).ok()) {
-    RemoveObjects(job, false, jobs_, objects_).IgnoreError();
+    LeftOver(RemoveObjects(job, false, jobs_, objects_));
     if (jobs_.DeleteFile(append.file).ok()) {
-      objects_.Delete(FileName(append.file)).IgnoreError();
+      LeftOver(objects_.Delete(FileName(append.file)));
     }
   }
   return answer;
@@ -266,9 +259,9 @@ Api::Answer Api::TakeScores(const Append& append, const Job& job) {
   if (!chunks.ok()) return chunks.status();
   std::string bytes;
   for (const CommittedChunk& chunk : *chunks) {
-    const absl::StatusOr<std::string> part =
-        objects_.ReadAll(OutputName(job.id, chunk.epoch, chunk.chunk), chunk.output_bytes);
-    if (!part.ok()) return part.status();
+    const absl::StatusOr<std::string> part = objects_.ReadAll(
+        OutputName(job.id, chunk.epoch, chunk.chunk), chunk.output_bytes, chunk.output_sha256);
+    if (!part.ok()) return OfObjects(part.status());
     bytes += *part;
   }
   std::vector<float> scores(append.tokens.size());
@@ -280,13 +273,14 @@ Api::Answer Api::TakeScores(const Append& append, const Job& job) {
         absl::StrCat("job ", job.id, ": ", bytes.size(), " bytes of ", scores.size(), " scores"));
   }
   std::memcpy(scores.data(), bytes.data() + skip, bytes.size() - skip);
+  const CommittedChunk& first = chunks->front();
   const absl::StatusOr<std::string> boundary = objects_.ReadAll(
-      BoundaryName(job.id, chunks->front().epoch, chunks->front().chunk), kMostBoundary);
-  if (!boundary.ok()) return boundary.status();
+      BoundaryName(job.id, first.epoch, first.chunk), kMostBoundary, first.boundary_sha256);
+  if (!boundary.ok()) return OfObjects(boundary.status());
   const std::string name = absl::StrCat("sessions/", append.session.tenant, "/",
                                         NameOf(append.session), "/", job.id, ".boundary");
   const absl::StatusOr<ObjectInfo> written = objects_.Write(name, *boundary);
-  if (!written.ok()) return written.status();
+  if (!written.ok()) return OfObjects(written.status());
   return EndAppend(append, scores, name);
 }
 
@@ -301,14 +295,14 @@ Api::Answer Api::EndAppend(const Append& append, const std::vector<float>& score
   }
   const absl::Status changed = sessions_.CompareAndSet(session).status();
   if (!changed.ok()) {
-    if (!boundary.empty()) objects_.Delete(boundary).IgnoreError();
+    if (!boundary.empty()) LeftOver(objects_.Delete(boundary));
     if (!absl::IsAborted(changed)) return changed;
     return absl::AbortedError(absl::StrCat("session ", NameOf(session),
                                            ": another request appended to it meanwhile; nothing "
                                            "was appended"));
   }
   if (!boundary.empty() && !append.session.boundary.empty()) {
-    objects_.Delete(append.session.boundary).IgnoreError();  // else it is only left over
+    LeftOver(objects_.Delete(append.session.boundary));
   }
   boost::json::array list;
   for (const float score : scores) {

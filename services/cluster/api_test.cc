@@ -8,6 +8,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "absl/time/clock.h"
 #include "boost/json/array.hpp"
 #include "boost/json/parse.hpp"
@@ -240,7 +241,8 @@ TEST_F(ApiTest, ARevokedOrExpiredTokenIsRefused) {
   EXPECT_EQ(Ask("DELETE", "/v1/tokens/" + id, "", admin).status, 404);
 
   const std::string old = NewToken();
-  ASSERT_TRUE(tokens_->Create({"old", HexSha256(old), "default", "ann", Role::kUser, 1, 2, 0}).ok());
+  ASSERT_TRUE(
+      tokens_->Create({"old", HexSha256(old), "default", "ann", Role::kUser, 1, 2, 0}).ok());
   EXPECT_TRUE(absl::StrContains(Detail(Ask("GET", "/v1/jobs", "", old), 401), "has expired"));
 }
 
@@ -250,20 +252,33 @@ TEST_F(ApiTest, AnotherTenantsThingsAreNotThere) {
   const std::string red = TokenOf("red", Role::kUser, admin);
   const std::string blue = TokenOf("blue", Role::kUser, admin);
   const std::string job = NewJobOf(red), file = UploadFile(red);
+  const std::string session = "0123456789abcdee";
+  Json(Ask("POST", "/v1/sessions", R"({"name":")" + session + R"(","model":"h3-dna"})", red), 201);
+  const std::string append = "/v1/sessions/" + session + "/append";
   for (const auto& [method, target] :
        std::vector<std::pair<std::string, std::string>>{{"GET", "/v1/jobs/" + job},
                                                         {"DELETE", "/v1/jobs/" + job},
                                                         {"POST", "/v1/jobs/" + job + "/cancel"},
                                                         {"GET", "/v1/jobs/" + job + "/output"},
+                                                        {"GET", "/v1/jobs/" + job + "/trace"},
                                                         {"GET", "/v1/jobs/" + job + "/events"},
+                                                        {"GET", "/v1/sessions/" + session},
+                                                        {"DELETE", "/v1/sessions/" + session},
+                                                        {"POST", append},
                                                         {"GET", "/v1/files/" + file},
                                                         {"DELETE", "/v1/files/" + file}}) {
-    EXPECT_TRUE(absl::StrContains(Detail(Ask(method, target, "", blue), 404), "there is no "))
-        << method << " " << target;
+    const std::string said = Detail(Ask(method, target, R"({"text":"A"})", blue), 404);
+    EXPECT_TRUE(absl::StrContains(said, "there is no ")) << method << " " << target;
     // Word for word what is said where there really is none.
-    std::string other = target;
-    other.replace(other.find("/", 4) + 1, 16, "0123456789abcdef");
+    const std::string none = "0123456789abcdef", id = target.substr(target.find('/', 4) + 1, 16);
+    const auto of_none = [&](const std::string& text) {
+      return absl::StrReplaceAll(text, {{id, none}});
+    };
+    EXPECT_EQ(Detail(Ask(method, of_none(target), R"({"text":"A"})", blue), 404), of_none(said));
   }
+  EXPECT_EQ(Ask("GET", "/v1/sessions/" + session, "", red).status, 200);
+  EXPECT_TRUE(Json(Ask("GET", "/v1/files", "", blue)).at("files").as_array().empty());
+  EXPECT_TRUE(Json(Ask("GET", "/v1/sessions", "", blue)).at("sessions").as_array().empty());
   const std::string taken =
       Detail(Ask("POST", "/v1/jobs", R"({"model":"h3-dna","input":")" + file + "\"}", blue), 400);
   EXPECT_TRUE(absl::StrContains(taken, "input \"" + file + "\": must be an uploaded file's id"));
@@ -345,6 +360,122 @@ TEST_F(ApiTest, QuotasRefuse) {
   Detail(Ask("PUT", "/v1/tenants/..%2fx", "{}", admin), 400);
 }
 
+TEST(Problems, OfTheObjectStoreAreNotTheClients) {
+  EXPECT_EQ(Problem(absl::ResourceExhaustedError("quota")).status, 429);
+  const ApiResponse full = Problem(OfObjects(absl::ResourceExhaustedError("no room")));
+  EXPECT_EQ(full.status, 507);
+  EXPECT_TRUE(absl::StrContains(full.body, "\"no room\"")) << full.body;
+  EXPECT_EQ(Problem(OfObjects(absl::PermissionDeniedError("keys"))).status, 503);
+  EXPECT_EQ(Problem(OfObjects(absl::DataLossError("hash"))).status, 500);
+  const ApiResponse away = Problem(OfObjects(absl::UnavailableError("away")));
+  EXPECT_EQ(away.status, 503);
+  EXPECT_EQ(away.headers, (std::vector<std::pair<std::string, std::string>>{{"Retry-After", "5"}}));
+  EXPECT_TRUE(OfObjects(absl::OkStatus()).ok());
+}
+
+// So that an object store that is away holds up nothing else.
+TEST(Problems, WhatNeedsTheObjectStore) {
+  const auto needs = [](const char* method, const char* target) {
+    ApiRequest request;
+    request.method = method;
+    request.target = target;
+    return Api::NeedsObjects(request);
+  };
+  EXPECT_TRUE(needs("POST", "/v1/files?name=x"));
+  EXPECT_TRUE(needs("POST", "/v1/jobs/x/cancel"));
+  EXPECT_TRUE(needs("POST", "/v1/sessions/x/append"));
+  EXPECT_FALSE(needs("POST", "/v1/jobs"));
+  EXPECT_FALSE(needs("GET", "/v1/jobs/x"));
+  EXPECT_FALSE(needs("GET", "/none"));
+}
+
+// Whatever stands where an id is expected: there is none, and no path, query or log is led astray.
+TEST_F(ApiTest, OddIdsAreOfNothing) {
+  const std::vector<std::string> odd = {"..",
+                                        "%2e%2e",
+                                        "..%2f..%2fetc%2fpasswd",
+                                        "%00",
+                                        "a%00b",
+                                        "%0d%0aSet-Cookie:%20x",
+                                        "%ff%fe",
+                                        "'%20OR%201=1--",
+                                        "%25s%25n",
+                                        std::string(5000, 'x')};
+  int asked = 0;
+  for (const Api::Route& route : Api::Routes()) {
+    const std::string path = route.path;
+    const size_t open = path.find('{');
+    if (open == std::string::npos) continue;
+    for (const std::string& id : odd) {
+      std::string target = path;
+      target.replace(open, path.find('}') - open + 1, id);
+      const ApiResponse response = Ask(route.method, target, R"({"text":"A"})");
+      // A tenant's name is not looked up but given; ".." takes the path's own last part away.
+      const bool other = route.method == std::string("PUT") || id == ".." || id == "%2e%2e";
+      EXPECT_TRUE(response.status == 404 || (other && response.status < 500))
+          << route.method << " " << target << ": " << response.status << " " << response.body;
+      if (response.status < 300) continue;
+      const std::string said = Detail(response, response.status);
+      EXPECT_LT(said.size(), 500u);
+      EXPECT_EQ(said.find_first_of(std::string("\n\r\0", 3)), std::string::npos) << said;
+      ++asked;
+    }
+  }
+  EXPECT_GT(asked, 100);
+  const absl::StatusOr<std::vector<Tenant>> tenants = jobs_->ListTenants();
+  ASSERT_TRUE(tenants.ok());
+  for (const Tenant& tenant : *tenants) EXPECT_TRUE(IsName(tenant.name)) << tenant.name;
+}
+
+TEST_F(ApiTest, EveryBodyIsAnObjectOfKnownFields) {
+  Json(Ask("POST", "/v1/sessions", R"({"name":"s","model":"h3-dna"})"), 201);
+  int asked = 0;
+  for (const Api::Route& route : Api::Routes()) {
+    const std::string method = route.method;
+    const bool takes_json = (method == "PUT" || method == "POST") &&
+                            !absl::EndsWith(route.path, "/cancel") &&
+                            !absl::EndsWith(route.path, "/files");
+    if (!takes_json) continue;
+    const std::string target =
+        absl::StrReplaceAll(route.path, {{"{session}", "s"}, {"{tenant}", "red"}});
+    for (const auto& [body, said] : std::vector<std::pair<std::string, std::string>>{
+             {"", "body: not JSON"},
+             {"{\"name\":", "body: not JSON"},
+             {"[1]", "body [1]: must be a JSON object"},
+             {"null", "body null: must be a JSON object"},
+             {"\"x\"", "body \"x\": must be a JSON object"},
+             {R"({"odd":1})", "field \"odd\": must be one of "}}) {
+      const std::string detail = Detail(Ask(method, target, body), 400);
+      EXPECT_TRUE(absl::StrContains(detail, said)) << method << " " << target << ": " << detail;
+      ++asked;
+    }
+    EXPECT_TRUE(absl::StrContains(Detail(Ask(method, target + "?odd=1", "{}"), 400),
+                                  "query \"odd\": must be "));
+  }
+  EXPECT_EQ(asked, 5 * 6);
+}
+
+// What is too long is cut where it is said again, and nowhere else.
+TEST_F(ApiTest, WrongTypesAreNamed) {
+  for (const auto& [target, body, said] :
+       std::vector<std::tuple<std::string, std::string, std::string>>{
+           {"/v1/jobs", R"({"model":{"a":1}})", R"(model {"a":1}: must be a string)"},
+           {"/v1/jobs", R"({"trace":"yes"})", R"(trace "yes": must be true or false)"},
+           {"/v1/jobs", R"({"trace":1})", "trace 1: must be true or false"},
+           {"/v1/jobs", R"({"priority":"1"})", R"(priority "1": must be a whole number)"},
+           {"/v1/jobs", R"({"model":"m","model":5})", "model 5: must be a string"},
+           {"/v1/sessions", R"({"name":7})", "name 7: must be a string"},
+           {"/v1/sessions", R"({"name":"../x","model":"h3-dna"})",
+            R"(name "../x": must be 1 to 63)"},
+           {"/v1/sessions", R"({"name":"s","model":"none"})", R"(model "none": must be one of)"},
+           {"/v1/tokens", R"({"name":"t","tenant":"a/b"})", R"(tenant "a/b")"},
+           {"/v1/tokens", R"({"name":"t","days":0})", "days 0: must be a whole number"},
+           {"/v1/tokens", R"({"name":"t","role":"root"})", R"(role "root")"}}) {
+    const std::string detail = Detail(Ask("POST", target, body), 400);
+    EXPECT_TRUE(absl::StrContains(detail, said)) << target << " " << body << ": " << detail;
+  }
+}
+
 TEST_F(ApiTest, JsonHasLimits) {
   for (const auto& [body, said] : std::vector<std::pair<std::string, std::string>>{
            {R"({"model":)" + std::string(20, '[') + std::string(20, ']') + "}", "not JSON"},
@@ -364,7 +495,7 @@ TEST_F(ApiTest, JsonHasLimits) {
 TEST_F(ApiTest, Models) {
   const json::object model = Json(Ask("GET", "/v1/models/h3-dna"));
   EXPECT_EQ(model.at("tokenizer").as_string(), "bytes");
-  EXPECT_TRUE(model.at("jobs").as_bool());
+  EXPECT_TRUE(model.at("sessions").as_bool());
   EXPECT_EQ(model.at("sha256").as_string().size(), 64u);
   EXPECT_EQ(Json(Ask("GET", "/v1/models")).at("models").as_array().size(), 2u);
   for (const char* odd : {"..", "%2e%2e", "..%2fexamples", "h3-dna%00", "x"}) {

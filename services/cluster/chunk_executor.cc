@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -12,6 +13,8 @@
 #include "observability/trace.h"
 #include "services/cluster/model_hash.h"
 #include "services/cluster/observed_flow.h"
+#include "services/cluster/wave_flow.h"
+#include "services/job_task.h"
 #include "services/run_limits.h"
 #include "services/run_options.h"
 #include "worker/model/weights.h"
@@ -36,21 +39,26 @@ StateBytes SharedBytes(absl::Span<const T> values) {
   return std::make_shared<const std::string>(Bytes(values));
 }
 
-absl::StatusOr<std::unique_ptr<ChunkTask>> TaskOf(const Assign& assign, const Model& model,
-                                                  int64_t chunk) {
-  const ModelConfig& config = model.config();
-  switch (static_cast<Task>(assign.task)) {
-    case Task::kScore:
-      return std::make_unique<ScoreTask>(chunk);
-    case Task::kEmbed:
-      return std::make_unique<EmbedTask>(config.d_model, assign.window);
-    case Task::kLogits:
-      return std::make_unique<LogitsTask>(
-          config.vocab_size, assign.max_logits_bytes / static_cast<int64_t>(sizeof(float)));
-    default:
-      return absl::InvalidArgumentError(
-          absl::StrCat("task ", assign.task, " is not done in chunks"));
-  }
+JobSpec SpecOf(const Assign& assign) {
+  JobSpec job;
+  job.task = static_cast<Task>(assign.task);
+  job.window = assign.window;
+  job.max_logits_bytes = assign.max_logits_bytes;
+  return job;
+}
+
+absl::Status CheckAssign(const Assign& assign) {
+  const bool good = assign.task <= static_cast<uint8_t>(Task::kTransform) && assign.window >= 1 &&
+                    assign.tokens >= 1 && assign.tokens <= assign.chunk_tokens &&
+                    assign.tokens <= assign.length &&
+                    assign.first <= assign.length - assign.tokens &&
+                    assign.first % assign.chunk_tokens == 0 && assign.given <= assign.length &&
+                    assign.token_bytes >= 1;
+  if (good) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      assign.key.ToString(), ": task ", assign.task, ", tokens ", assign.first, " and ",
+      assign.tokens, " more of ", assign.length, ", of which ", assign.given, " are given, of ",
+      assign.token_bytes, " bytes, in chunks of ", assign.chunk_tokens));
 }
 
 }  // namespace
@@ -64,19 +72,25 @@ struct ChunkExecutor::Work final : ChunkWork {
   std::unique_ptr<ChunkTask> task;
   std::unique_ptr<ObjectWriter> output;
   std::vector<int32_t> tokens;
-  TokenChunk chunk;                      // of `tokens`
-  std::unique_ptr<TraceRecorder> trace;  // null: nobody asked for one
+  std::vector<float> rows;
+  TokenChunk chunk;                // of those
+  std::optional<Boundary> caches;  // attention's, what the chunk added to them
+  std::unique_ptr<ObjectWriter> boundary_object;
+  std::unique_ptr<BoundaryWriter> boundary_writer;  // into that one
+  std::unique_ptr<TraceRecorder> trace;             // null: nobody asked for one
   Seconds began = Now();
 };
 
 ChunkExecutor::ChunkExecutor(std::string name, std::unique_ptr<ObjectStore> objects,
                              std::string models, const ModelOptions& options, int threads,
-                             Exchange* exchange, WorkerProbe& probe, FinishedFn finished)
+                             bool wavefront, Exchange* exchange, WorkerProbe& probe,
+                             FinishedFn finished)
     : ChunkPipeline(exchange, std::move(finished)),
       name_(std::move(name)),
       objects_(std::move(objects)),
       models_(std::move(models)),
       options_(options),
+      wavefront_(wavefront),
       probe_(probe),
       pool_(threads) {
   Start();
@@ -101,10 +115,11 @@ bool ChunkExecutor::IsFinal(const absl::Status& status) const {
 
 absl::Status ChunkExecutor::Prepare(Work& work) {
   const Assign& assign = work.assign;
-  const int64_t chunk = std::min(assign.chunk_tokens, assign.length);
+  const int64_t chunk = assign.chunk_tokens;
   if (model_hash_ != assign.model_hash || runner_ == nullptr || chunk_ != chunk) {
     WaitForValues();  // they are in the runner
     runner_.reset();
+    stands_.clear();
   }
   if (model_hash_ != assign.model_hash) {
     flow_.reset();
@@ -128,6 +143,7 @@ absl::Status ChunkExecutor::Prepare(Work& work) {
             : CheckChunkFits(*model_, chunk, pool_.threads(), PhysicalMemoryBytes()));
     RunnerOptions options;
     options.chunk = chunk;
+    options.cache_budget_bytes = RunOptions::DefaultCacheBudget();
     LONGWAVE_ASSIGN_OR_RETURN(runner_, SequenceRunner::Create(model_, options, &pool_));
     chunk_ = chunk;
     std::vector<int64_t> floats;
@@ -135,34 +151,62 @@ absl::Status ChunkExecutor::Prepare(Work& work) {
     LONGWAVE_ASSIGN_OR_RETURN(flow_, LinkFlow::Create(model_->device(), std::move(floats)));
   }
   work.model = model_;
-  LONGWAVE_ASSIGN_OR_RETURN(work.task, TaskOf(assign, *model_, chunk));
+  JobSpec job = SpecOf(assign);
+  if (job.task == Task::kGenerate) {
+    LONGWAVE_RETURN_IF_ERROR(ParseSampling(assign.sampling, job));
+  }
+  LONGWAVE_RETURN_IF_ERROR(CheckTaskSuits(*model_, job.task));
+  work.task = MakeTask(job, *model_, chunk, [&work](int32_t token) {
+    if (work.dropped) return absl::CancelledError("not wanted");
+    return work.output->Append(Bytes(absl::Span<const int32_t>(&token, 1)));
+  });
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::vector<int32_t>> ChunkExecutor::Tokens(const Work& work) {
-  const int64_t size = work.assign.token_bytes, count = work.count() + work.has_lookahead();
+// What is given of the chunk, and the token after it.
+absl::Status ChunkExecutor::ReadInput(Work& work) {
+  const Assign& assign = work.assign;
+  const int64_t size = assign.token_bytes;
+  const int64_t count = std::clamp<int64_t>(assign.given - assign.first, 0, assign.tokens);
+  const bool lookahead = assign.first + count < assign.given;
+  work.chunk.steps = assign.tokens - count;
+  if (count == 0) return absl::OkStatus();
+  const bool rows = static_cast<Task>(assign.task) == Task::kTransform;
   const std::string name = TokensName(work.key().job);
-  const absl::StatusOr<std::string> bytes = objects_->Read(name, work.first() * size, count * size);
+  const absl::StatusOr<std::string> bytes =
+      objects_->Read(name, (assign.first_token + assign.first) * size, (count + lookahead) * size);
   if (!bytes.ok()) return bytes.status();
-  if ((size != 1 && size != 4) || static_cast<int64_t>(bytes->size()) != count * size) {
-    return absl::DataLossError(absl::StrCat(name, ": ", bytes->size(), " bytes where ", count,
-                                            " tokens of ", size, " were expected"));
+  const int64_t row = work.model->config().d_model * int64_t{sizeof(float)};
+  if (static_cast<int64_t>(bytes->size()) != (count + lookahead) * size ||
+      (rows ? size != row : size != 1 && size != 4)) {
+    return absl::DataLossError(absl::StrCat(name, ": ", bytes->size(), " bytes where ",
+                                            count + lookahead, " tokens of ", size,
+                                            " were expected"));
   }
-  std::vector<int32_t> tokens(count);
+  if (rows) {
+    work.rows.resize(count * size / sizeof(float));
+    std::memcpy(work.rows.data(), bytes->data(), work.rows.size() * sizeof(float));
+    work.chunk.rows = work.rows;
+    return absl::OkStatus();
+  }
+  work.tokens.resize(count + lookahead);
   if (size == 4) {
-    std::memcpy(tokens.data(), bytes->data(), bytes->size());
+    std::memcpy(work.tokens.data(), bytes->data(), bytes->size());
   } else {
-    std::transform(bytes->begin(), bytes->end(), tokens.begin(),
+    std::transform(bytes->begin(), bytes->end(), work.tokens.begin(),
                    [](char byte) { return static_cast<uint8_t>(byte); });
   }
-  return tokens;
+  work.chunk.tokens = absl::MakeConstSpan(work.tokens).first(count);
+  if (lookahead) work.chunk.lookahead = work.tokens.back();
+  return absl::OkStatus();
 }
 
-absl::Status ChunkExecutor::Fill(const ChunkWork& chunk, const std::string& name,
+absl::Status ChunkExecutor::Fill(const ChunkWork& chunk, const BoundaryObject& object,
                                  StateStream& stream) {
+  const std::string& name = object.name;
   const Work& work = static_cast<const Work&>(chunk);
   const Seconds began = Now();
-  const absl::StatusOr<std::string> bytes = objects_->ReadAll(name, kMostBoundary);
+  const absl::StatusOr<std::string> bytes = objects_->ReadAll(name, kMostBoundary, object.sha256);
   if (!bytes.ok()) return bytes.status();
   probe_.BoundaryRead(Now() - began, static_cast<int64_t>(bytes->size()));
   probe_.StateFromStore();
@@ -202,16 +246,10 @@ absl::Status ChunkExecutor::Compute(ChunkWork& chunk) {
 absl::Status ChunkExecutor::Run(Work& work) {
   const Assign& assign = work.assign;
   const ChunkKey& key = work.key();
-  if (assign.chunk_tokens < 1 || assign.window < 1 ||
-      key.chunk > (assign.length - 1) / assign.chunk_tokens) {
-    return absl::InvalidArgumentError(absl::StrCat(key.ToString(), " of ", assign.length,
-                                                   " tokens in chunks of ", assign.chunk_tokens));
-  }
+  LONGWAVE_RETURN_IF_ERROR(CheckAssign(assign));
   if (assign.trace) work.trace = std::make_unique<TraceRecorder>();
   LONGWAVE_RETURN_IF_ERROR(Prepare(work));
-  LONGWAVE_ASSIGN_OR_RETURN(work.tokens, Tokens(work));
-  work.chunk.tokens = absl::MakeConstSpan(work.tokens).first(work.count());
-  if (work.has_lookahead()) work.chunk.lookahead = work.tokens.back();
+  LONGWAVE_RETURN_IF_ERROR(ReadInput(work));
   auto output = objects_->Create(OutputName(key.job, key.epoch, key.chunk));
   LONGWAVE_RETURN_IF_ERROR(Wrote(output.status()));
   work.output = *std::move(output);
@@ -225,20 +263,123 @@ absl::Status ChunkExecutor::Run(Work& work) {
   };
   std::shared_ptr<StateStream> before;
   LONGWAVE_ASSIGN_OR_RETURN(before, StreamBefore(work, tensors, zeros));
+  if (assign.serial) return RunSerial(work);
   work.after = StreamAfter(work, tensors);
   LONGWAVE_RETURN_IF_ERROR(runner_->Seek(work.position()));
   flow_->Begin(before, work.after);
   ObservedFlow flow(*flow_, work.model->state_specs(), probe_, work.trace.get());
-  LONGWAVE_RETURN_IF_ERROR(work.task->Forward(work.chunk, *runner_, &flow));
+  WaveFlow wave(flow, work.model->state_specs());
+  StateFlow& used = wavefront_ ? static_cast<StateFlow&>(wave) : flow;
+  LONGWAVE_RETURN_IF_ERROR(work.task->Forward(work.chunk, *runner_, &used));
+  LONGWAVE_RETURN_IF_ERROR(wave.End());
   flow.End();
+  return ReadValues(work);
+}
+
+// Values that are read out of the runner before it goes on.
+absl::Status ChunkExecutor::ReadValues(Work& work) {
   if (work.task->overlaps()) return absl::OkStatus();
-  // These values are read out of the runner before it goes on.
   LONGWAVE_RETURN_IF_ERROR(TakeCarry(work));
   const auto sink = [&](absl::Span<const float> values) {
     return Wrote(work.output->Append(Bytes(values)));
   };
   LONGWAVE_RETURN_IF_ERROR(work.task->Values(work.chunk, *runner_, sink));
   return work.task->Flush(*runner_, sink);
+}
+
+// The chunk before is committed. All of its state is taken up first, then nothing else is needed.
+absl::Status ChunkExecutor::RunSerial(Work& work) {
+  work.after = std::make_shared<StateStream>(work.carry_index() + 1);
+  HostState state;
+  for (int64_t i = 0; i < work.carry_index(); ++i) {
+    StateBytes bytes;
+    LONGWAVE_ASSIGN_OR_RETURN(bytes, work.before->Wait(i));
+    state.emplace_back(bytes->size() / sizeof(float));
+    std::memcpy(state.back().data(), bytes->data(), state.back().size() * sizeof(float));
+  }
+  const bool caches = work.model->attention_layers() > 0;
+  if (caches) LONGWAVE_RETURN_IF_ERROR(TakeCaches(work.assign));
+  LONGWAVE_RETURN_IF_ERROR(runner_->Seek(work.position()));
+  LONGWAVE_RETURN_IF_ERROR(runner_->ImportState(state));
+  LONGWAVE_RETURN_IF_ERROR(work.task->Forward(work.chunk, *runner_));
+  LONGWAVE_RETURN_IF_ERROR(ReadValues(work));
+  LONGWAVE_ASSIGN_OR_RETURN(state, runner_->ExportState());
+  for (int64_t i = 0; i < work.carry_index(); ++i) {
+    work.after->Put(i, SharedBytes(absl::MakeConstSpan(state[i])));
+  }
+  return caches && !work.assign.last ? GiveCaches(work) : absl::OkStatus();
+}
+
+// The caches as the chunk before left them: they are there still, or come out of the store, from
+// what each chunk of the sequence has added.
+absl::Status ChunkExecutor::TakeCaches(const Assign& assign) {
+  const bool there = assign.first == 0 || stands_ == assign.boundary.name;
+  stands_.clear();
+  if (assign.first == 0) {
+    cache_epochs_.clear();
+    return runner_->Seek(0);
+  }
+  if (there) return absl::OkStatus();
+  const ChunkKey& key = assign.key;
+  const int64_t before = assign.first / assign.chunk_tokens;  // chunks
+  LONGWAVE_RETURN_IF_ERROR(runner_->Seek(0));
+  std::vector<double> epochs;
+  Boundary last;
+  const auto read = [&](const std::string& name, int64_t chunks) -> absl::StatusOr<Boundary> {
+    const absl::StatusOr<std::string> bytes = objects_->ReadAll(name, kMostBoundary);
+    if (!bytes.ok()) return bytes.status();
+    absl::StatusOr<Boundary> read = ParseBoundary(*bytes);
+    absl::Status status = read.status();
+    if (status.ok()) status = CheckBoundary(*read, assign.model_hash, chunks * assign.chunk_tokens);
+    if (!status.ok())
+      return absl::Status(status.code(), absl::StrCat(name, ": ", status.message()));
+    return read;
+  };
+  const std::string name = CachesName(assign.boundary.name);
+  LONGWAVE_ASSIGN_OR_RETURN(last, read(name, before));
+  if (static_cast<int64_t>(last.carry.size()) != before) {
+    return absl::DataLossError(
+        absl::StrCat(name, ": it names ", last.carry.size(), " chunks, not ", before));
+  }
+  for (int64_t i = 0; i < before; ++i) {
+    Boundary added;
+    if (i + 1 < before) {
+      const std::string boundary =
+          BoundaryName(key.job, static_cast<int64_t>(last.carry[i]), key.chunk - before + i);
+      LONGWAVE_ASSIGN_OR_RETURN(added, read(CachesName(boundary), i + 1));
+    } else {
+      added.tensors = std::move(last.tensors);
+    }
+    std::vector<CacheRows> caches;
+    for (size_t t = 0; t + 1 < added.tensors.size(); t += 2) {
+      caches.push_back({assign.chunk_tokens, std::move(added.tensors[t].values),
+                        std::move(added.tensors[t + 1].values)});
+    }
+    LONGWAVE_RETURN_IF_ERROR(runner_->AppendCaches(caches));
+  }
+  cache_epochs_ = std::move(last.carry);
+  return absl::OkStatus();
+}
+
+absl::Status ChunkExecutor::GiveCaches(Work& work) {
+  const ChunkKey& key = work.key();
+  std::vector<CacheRows> caches;
+  LONGWAVE_ASSIGN_OR_RETURN(caches, runner_->ExportCaches(work.assign.first));
+  cache_epochs_.push_back(static_cast<double>(key.epoch));
+  stands_ = BoundaryName(key.job, key.epoch, key.chunk);
+  work.caches.emplace();
+  work.caches->model_hash = work.assign.model_hash;
+  work.caches->position = work.position() + work.count();
+  work.caches->carry = cache_epochs_;
+  const std::vector<int64_t> shape = {work.model->config().d_model, work.count()};
+  for (size_t i = 0; i < caches.size(); ++i) {
+    for (auto [what, values] :
+         {std::pair{"keys", &caches[i].keys}, {"values", &caches[i].values}}) {
+      work.caches->tensors.push_back(
+          {absl::StrCat("caches.", i, ".", what), shape, std::move(*values)});
+    }
+  }
+  return absl::OkStatus();
 }
 
 // Adds what the chunk before handed on.
@@ -261,20 +402,29 @@ absl::Status ChunkExecutor::TakeCarry(Work& work) {
 
 absl::Status ChunkExecutor::TakeValues(ChunkWork& chunk) {
   Work& work = static_cast<Work&>(chunk);
-  if (!work.task->overlaps()) return absl::OkStatus();
+  absl::Status stored;
+  if (!work.assign.last && !work.dropped) {
+    const ScopedSpan span(work.trace.get(), "states", -1, TraceLane::kObjects);
+    stored = StoreStates(work);
+  }
+  if (!work.task->overlaps()) return stored;
   const ScopedSpan span(work.trace.get(), "values", -1, TraceLane::kObjects);
+  // All are taken, stored or not: the next chunk's come after them.
   const auto sink = [&](absl::Span<const float> values) {
-    return Wrote(work.output->Append(Bytes(values)));
+    if (stored.ok()) stored = Wrote(work.output->Append(Bytes(values)));
+    return absl::OkStatus();
   };
   LONGWAVE_RETURN_IF_ERROR(work.task->Values(work.chunk, *runner_, sink));
-  return work.task->Flush(*runner_, sink);
+  LONGWAVE_RETURN_IF_ERROR(work.task->Flush(*runner_, sink));
+  return stored;
 }
 
 absl::StatusOr<Done> ChunkExecutor::Store(ChunkWork& chunk) {
   Work& work = static_cast<Work&>(chunk);
   if (work.task->overlaps()) LONGWAVE_RETURN_IF_ERROR(TakeCarry(work));
   work.after->Put(work.carry_index(), SharedBytes(absl::Span<const double>(work.task->carry())));
-  absl::StatusOr<ObjectInfo> written, boundary;
+  absl::StatusOr<ObjectInfo> written;
+  std::string boundary_sha256;
   {
     const Seconds began = Now();
     const ScopedSpan span(work.trace.get(), "output", -1, TraceLane::kObjects);
@@ -282,16 +432,18 @@ absl::StatusOr<Done> ChunkExecutor::Store(ChunkWork& chunk) {
     LONGWAVE_RETURN_IF_ERROR(Wrote(written.status()));
     probe_.OutputWritten(Now() - began, written->bytes);
   }
-  {
+  if (!work.assign.last) {
     const Seconds began = Now();
     const ScopedSpan span(work.trace.get(), "boundary", -1, TraceLane::kObjects);
-    boundary = WriteBoundary(work);
-    if (!boundary.ok()) return boundary.status();
+    LONGWAVE_RETURN_IF_ERROR(work.boundary_writer->End(work.task->carry()));
+    const absl::StatusOr<ObjectInfo> boundary = work.boundary_object->Commit();
+    LONGWAVE_RETURN_IF_ERROR(Wrote(boundary.status()));
     probe_.BoundaryWritten(Now() - began, boundary->bytes);
+    boundary_sha256 = boundary->sha256;
   }
   WriteTrace(work);
   probe_.ChunkComputed(work.count(), Now() - work.began);
-  return Done{work.key(), written->bytes, written->sha256, boundary->sha256, 0};
+  return Done{work.key(), written->bytes, written->sha256, boundary_sha256, 0};
 }
 
 // What fails here is only not to be seen.
@@ -312,26 +464,29 @@ void ChunkExecutor::WriteTrace(Work& work) {
   if (!written.ok()) log::Warning("no trace", {{"job", key.job}, {"error", written.message()}});
 }
 
-absl::StatusOr<ObjectInfo> ChunkExecutor::WriteBoundary(const Work& work) {
-  Boundary boundary;
-  boundary.model_hash = work.assign.model_hash;
-  boundary.position = work.position() + work.count();
-  boundary.carry.assign(work.task->carry().begin(), work.task->carry().end());
+// Each as soon as it is there, while the chunk is computed.
+absl::Status ChunkExecutor::StoreStates(Work& work) {
+  const ChunkKey& key = work.key();
+  LONGWAVE_ASSIGN_OR_RETURN(work.boundary_object,
+                            objects_->Create(BoundaryName(key.job, key.epoch, key.chunk)));
+  work.boundary_writer = std::make_unique<BoundaryWriter>([this, &work](absl::string_view bytes) {
+    return Wrote(work.boundary_object->Append(bytes));
+  });
+  BoundaryWriter& writer = *work.boundary_writer;
+  LONGWAVE_RETURN_IF_ERROR(
+      writer.Begin(work.assign.model_hash, work.position() + work.count(), work.carry_index()));
   for (int64_t i = 0; i < work.carry_index(); ++i) {
     const StateTensorSpec& spec = work.model->state_specs()[i];
-    const absl::StatusOr<StateBytes> bytes = work.after->Wait(i);
-    if (!bytes.ok()) return bytes.status();
-    std::vector<float> values((*bytes)->size() / sizeof(float));
-    std::memcpy(values.data(), (*bytes)->data(), (*bytes)->size());
-    boundary.tensors.push_back({spec.name, spec.shape, std::move(values)});
+    StateBytes values;
+    LONGWAVE_ASSIGN_OR_RETURN(values, work.after->Wait(i));
+    LONGWAVE_RETURN_IF_ERROR(writer.Tensor(spec.name, spec.shape, *values));
   }
-  const absl::StatusOr<std::string> bytes = FormatBoundary(boundary);
-  if (!bytes.ok()) return bytes.status();
-  const ChunkKey& key = work.key();
-  absl::StatusOr<ObjectInfo> written =
-      objects_->Write(BoundaryName(key.job, key.epoch, key.chunk), *bytes);
-  LONGWAVE_RETURN_IF_ERROR(Wrote(written.status()));
-  return written;
+  if (!work.caches.has_value()) return absl::OkStatus();
+  std::string bytes;
+  LONGWAVE_ASSIGN_OR_RETURN(bytes, FormatBoundary(*work.caches));
+  work.caches.reset();
+  const std::string name = CachesName(BoundaryName(key.job, key.epoch, key.chunk));
+  return objects_->Write(name, bytes).status();
 }
 
 }  // namespace longwave

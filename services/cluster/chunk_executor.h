@@ -23,10 +23,10 @@ namespace longwave {
 
 class ChunkExecutor final : public ChunkPipeline {
  public:
-  // `name`: the worker's, for traces.
+  // `name`: the worker's, for traces. `wavefront`: see WaveFlow.
   ChunkExecutor(std::string name, std::unique_ptr<ObjectStore> objects, std::string models,
-                const ModelOptions& options, int threads, Exchange* exchange, WorkerProbe& probe,
-                FinishedFn finished);
+                const ModelOptions& options, int threads, bool wavefront, Exchange* exchange,
+                WorkerProbe& probe, FinishedFn finished);
   ~ChunkExecutor() override;
 
  private:
@@ -36,15 +36,20 @@ class ChunkExecutor final : public ChunkPipeline {
   absl::Status Compute(ChunkWork& work) override;
   absl::Status TakeValues(ChunkWork& work) override;
   absl::StatusOr<Done> Store(ChunkWork& work) override;
-  absl::Status Fill(const ChunkWork& work, const std::string& object, StateStream& stream) override;
+  absl::Status Fill(const ChunkWork& work, const BoundaryObject& object,
+                    StateStream& stream) override;
   void Discard(const ChunkKey& key) override { RemoveChunk(key, *objects_); }
   bool IsFinal(const absl::Status& status) const override;
 
   absl::Status Prepare(Work& work);  // model_, runner_ and flow_
   absl::Status Run(Work& work);
-  absl::StatusOr<std::vector<int32_t>> Tokens(const Work& work);
+  absl::Status RunSerial(Work& work);
+  absl::Status ReadInput(Work& work);
+  absl::Status ReadValues(Work& work);
   absl::Status TakeCarry(Work& work);
-  absl::StatusOr<ObjectInfo> WriteBoundary(const Work& work);
+  absl::Status TakeCaches(const Assign& assign);
+  absl::Status GiveCaches(Work& work);
+  absl::Status StoreStates(Work& work);
   void WriteTrace(Work& work);
   absl::Status Wrote(absl::Status status);  // what came of a write of output or boundary
 
@@ -52,6 +57,7 @@ class ChunkExecutor final : public ChunkPipeline {
   const std::unique_ptr<ObjectStore> objects_;
   const std::string models_;
   const ModelOptions options_;
+  const bool wavefront_;
   WorkerProbe& probe_;
   ThreadPool pool_;
   std::string model_hash_;  // of model_
@@ -59,6 +65,10 @@ class ChunkExecutor final : public ChunkPipeline {
   int64_t chunk_ = 0;  // that runner_ was made for
   std::unique_ptr<SequenceRunner> runner_;
   std::unique_ptr<LinkFlow> flow_;
+  // Attention's caches in runner_ are as of this boundary; empty: of none. And the epochs of their
+  // sequence's chunks.
+  std::string stands_;
+  std::vector<double> cache_epochs_;
 };
 
 }  // namespace longwave

@@ -32,6 +32,7 @@ void RemoveChunk(const ChunkKey& key, ObjectStore& objects) {
   for (auto* name : {OutputName, BoundaryName, TraceName}) {
     objects.Delete(name(key.job, key.epoch, key.chunk)).IgnoreError();
   }
+  objects.Delete(CachesName(BoundaryName(key.job, key.epoch, key.chunk))).IgnoreError();
 }
 
 void ChunkPipeline::Start() {
@@ -59,8 +60,8 @@ void ChunkPipeline::Add(const Assign& assign) {
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     // States may come while the chunk waits its turn. (Those of a chunk in this process are there.)
-    const bool linked = exchange_ != nullptr && !assign.before.empty() && assign.boundary.empty() &&
-                        !assign.before_links.empty() &&
+    const bool linked = exchange_ != nullptr && !assign.before.empty() &&
+                        assign.boundary.name.empty() && !assign.before_links.empty() &&
                         assign.before_links != exchange_->endpoint();
     if (linked && assign.model_hash == model_hash_) {
       work->before = exchange_->Subscribe(assign.before, assign.before_links, tensors_);
@@ -71,11 +72,12 @@ void ChunkPipeline::Add(const Assign& assign) {
   changed_.notify_all();
 }
 
-void ChunkPipeline::BoundaryReady(const ChunkKey& key, const std::string& object) {
+void ChunkPipeline::BoundaryReady(const ChunkKey& key, const BoundaryObject& object) {
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     for (const WorkPtr& work : all_) {
-      if (work->key() != key || !work->boundary.empty()) continue;
+      if (work->key() != key || !work->boundary.name.empty() || work->assign.before.empty())
+        continue;
       work->boundary = object;
       work->boundary_ms = NowUs() / 1000;
     }
@@ -110,14 +112,11 @@ void ChunkPipeline::Drop(const ChunkKey& key) {
 }
 
 void ChunkPipeline::Committed(const ChunkKey& key) {
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    std::erase(stored_, key);
-  }
-  if (exchange_ == nullptr) return;
   std::vector<std::string> old;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
+    std::erase(stored_, key);
+    if (exchange_ == nullptr) return;
     committed_.push_back(StreamName(key));
     while (committed_.size() > kCommittedKept) {
       old.push_back(std::move(committed_.front()));
@@ -167,22 +166,22 @@ void ChunkPipeline::Fail(const ChunkWork& work, const absl::Status& status) {
 absl::StatusOr<std::shared_ptr<StateStream>> ChunkPipeline::StreamBefore(
     ChunkWork& work, int64_t tensors, const std::function<void(StateStream&)>& zeros) {
   const Assign& assign = work.assign;
-  std::string boundary = assign.boundary;
+  BoundaryObject boundary = assign.boundary;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     model_hash_ = assign.model_hash;
     tensors_ = tensors;
     if (work.before != nullptr) return work.before;
-    if (!work.boundary.empty()) boundary = work.boundary;
+    if (!work.boundary.name.empty()) boundary = work.boundary;
   }
   std::shared_ptr<StateStream> stream;
-  if (boundary.empty() && !assign.before.empty() && exchange_ != nullptr &&
+  if (boundary.name.empty() && !assign.before.empty() && exchange_ != nullptr &&
       !assign.before_links.empty()) {
     stream = exchange_->Subscribe(assign.before, assign.before_links, tensors);
   } else {
     stream = std::make_shared<StateStream>(tensors);
     absl::Status filled;
-    if (!boundary.empty()) {
+    if (!boundary.name.empty()) {
       filled = Fill(work, boundary, *stream);
     } else if (assign.before.empty()) {
       zeros(*stream);

@@ -36,18 +36,15 @@ struct ChunkWork {
 
   const Assign assign;
   const ChunkKey& key() const { return assign.key; }
-  // Tokens [first, first + count) of the job's, and whether a token follows them.
-  int64_t first() const { return assign.key.chunk * assign.chunk_tokens; }
-  int64_t count() const { return std::min(assign.chunk_tokens, assign.length - first()); }
-  bool has_lookahead() const { return first() + count() < assign.length; }
-  int64_t position() const { return assign.start_position + first(); }
+  int64_t count() const { return assign.tokens; }
+  int64_t position() const { return assign.start_position + assign.first; }
 
   std::shared_ptr<StateStream> before, after;  // set by Compute()
   std::atomic<bool> dropped = false;
 
  private:
   friend class ChunkPipeline;
-  std::string boundary;      // committed meanwhile
+  BoundaryObject boundary;   // committed meanwhile
   int64_t boundary_ms = -1;  // when that became known
   int64_t began_us = 0;
 };
@@ -70,7 +67,7 @@ class ChunkPipeline {
 
   void Add(const Assign& assign);
   // The chunk before `key` is committed: a link that has not brought all is no longer waited for.
-  void BoundaryReady(const ChunkKey& key, const std::string& object);
+  void BoundaryReady(const ChunkKey& key, const BoundaryObject& object);
   // Nobody wants the chunk any more: computed no further, not reported, and what was stored of it
   // is removed.
   void Drop(const ChunkKey& key);
@@ -93,7 +90,7 @@ class ChunkPipeline {
   virtual absl::Status TakeValues(ChunkWork& work) = 0;
   virtual absl::StatusOr<Done> Store(ChunkWork& work) = 0;
   // Puts the tensors of a boundary object into the stream.
-  virtual absl::Status Fill(const ChunkWork& work, const std::string& object,
+  virtual absl::Status Fill(const ChunkWork& work, const BoundaryObject& object,
                             StateStream& stream) = 0;
   // Removes what Store() wrote.
   virtual void Discard(const ChunkKey& key) = 0;

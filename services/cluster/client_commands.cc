@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "boost/json/array.hpp"
@@ -17,6 +18,7 @@
 #include "services/cluster/client_transfer.h"
 #include "services/commands.h"
 #include "services/option_checks.h"
+#include "services/output_files.h"
 #include "services/run_options.h"
 #include "services/text.h"
 
@@ -27,8 +29,10 @@ namespace json = boost::json;
 
 struct CommandOptions {
   ClientOptions client;
-  std::string id, out, state, model, input, task = "score", format = "auto";
-  std::optional<int64_t> chunk, window, max_logits_bytes, priority, time_limit;
+  JobOptions job;                    // submit's
+  const CLI::App* submit = nullptr;  // what was typed of them
+  std::string id, out, state, model;
+  std::optional<int64_t> priority, time_limit;
   int64_t limit = 100;
   bool wait = false, trace = false, no_follow = false;
 };
@@ -41,17 +45,34 @@ absl::Status Say(const CommandOptions& options, const json::object& job) {
   return PrintOut(options.client.json ? json::serialize(job) + "\n" : JobLine(job));
 }
 
-absl::Status Submit(const CommandOptions& options) {
-  const absl::StatusOr<InputFormat> format = ParseFormat(options.format);
-  if (!format.ok()) return format.status();
+// The job as the server is asked for it, but for its input.
+json::object JsonOf(const JobSpec& spec) {
+  json::object job = {{"model", spec.model}, {"task", Name(spec.task)}, {"chunk", spec.chunk}};
+  if (spec.task == Task::kEmbed && spec.window != JobSpec().window) job["window"] = spec.window;
+  if (spec.task == Task::kLogits) job["max_logits_bytes"] = spec.max_logits_bytes;
+  if (spec.task != Task::kGenerate) return job;
+  job["max_new_tokens"] = spec.max_new_tokens;
+  if (spec.temperature == 0) return job;
+  job["temperature"] = spec.temperature;
+  job["top_k"] = spec.top_k;
+  job["top_p"] = spec.top_p;
+  job["seed"] = spec.seed;
+  return job;
+}
+
+absl::Status Submit(const CommandOptions& typed) {
+  CommandOptions options = typed;
+  JobSpec& spec = options.job.job;
+  absl::Status finished = FinishJobOptions(*options.submit, options.job);
+  if (!finished.ok()) return finished;
   const absl::StatusOr<std::unique_ptr<HttpClient>> client = OpenClient(options.client);
   if (!client.ok()) return client.status();
-  const absl::StatusOr<std::string> input = UploadInput(**client, options.input, *format);
+  const absl::StatusOr<std::string> input =
+      spec.prompt.empty() ? UploadInput(**client, spec.input, options.job.format)
+                          : UploadText(**client, "prompt", spec.prompt);
   if (!input.ok()) return input.status();
-  json::object job = {{"model", options.model}, {"input", *input}, {"task", options.task}};
-  if (options.chunk.has_value()) job["chunk"] = *options.chunk;
-  if (options.window.has_value()) job["window"] = *options.window;
-  if (options.max_logits_bytes.has_value()) job["max_logits_bytes"] = *options.max_logits_bytes;
+  json::object job = JsonOf(spec);
+  job["input"] = *input;
   if (options.priority.has_value()) job["priority"] = *options.priority;
   if (options.time_limit.has_value()) job["time_limit_seconds"] = *options.time_limit;
   if (options.trace) job["trace"] = true;
@@ -78,17 +99,63 @@ absl::Status Status(const CommandOptions& options) {
   return job.ok() ? Say(options, *job) : job.status();
 }
 
-absl::Status Fetch(const CommandOptions& options, const char* what) {
+absl::Status Trace(const CommandOptions& options) {
   const absl::StatusOr<std::unique_ptr<HttpClient>> client = OpenClient(options.client);
   if (!client.ok()) return client.status();
   if (options.wait) {
     const absl::StatusOr<json::object> over = WaitForJob(**client, options.id);
     if (!over.ok()) return over.status();
   }
-  return FetchFile(**client, JobPath(options, what), options.out);
+  return FetchFile(**client, JobPath(options, "/trace"), options.out);
 }
-absl::Status Result(const CommandOptions& options) { return Fetch(options, "/output"); }
-absl::Status Trace(const CommandOptions& options) { return Fetch(options, "/trace"); }
+
+// Whether --out gets the bytes that a model has made, and not the array of their ids.
+absl::StatusOr<bool> WantsBytes(const CommandOptions& options, HttpClient& client,
+                                const json::object& job) {
+  if (Text(job, "task") != Name(Task::kGenerate) || absl::EndsWith(options.out, ".npy")) {
+    return false;
+  }
+  const std::string model = Text(job, "model");
+  const absl::StatusOr<json::object> found =
+      Object(client.Send("GET", absl::StrCat("/v1/models/", EscapeForUrl(model))));
+  if (!found.ok()) return found.status();
+  if (Text(*found, "tokenizer") == "bytes") return true;
+  return absl::InvalidArgumentError(
+      absl::StrCat("--out ", options.out, ": model ", model,
+                   " has no tokenizer, so that it gives ids: the name must end in .npy"));
+}
+
+absl::Status Result(const CommandOptions& options) {
+  const absl::StatusOr<std::unique_ptr<HttpClient>> client = OpenClient(options.client);
+  if (!client.ok()) return client.status();
+  const absl::StatusOr<json::object> job =
+      options.wait ? WaitForJob(**client, options.id) : GetJob(**client, options.id);
+  if (!job.ok()) return job.status();
+  const absl::StatusOr<bool> bytes = WantsBytes(options, **client, *job);
+  if (!bytes.ok()) return bytes.status();
+  const auto fetch = *bytes ? FetchBytes : FetchFile;
+  const int64_t files = Number(Member(*job, "output"), "files");
+  if (files == 0) return fetch(**client, JobPath(options, "/output"), options.out);
+  // A file for each record, as longwave run names them.
+  for (int64_t next = 0; next < files;) {
+    const absl::StatusOr<json::object> page = Object((*client)->Send(
+        "GET", JobPath(options, absl::StrCat("/sequences?limit=1000&from=", next).c_str())));
+    if (!page.ok()) return page.status();
+    const auto* list = page->if_contains("sequences");
+    if (list == nullptr || !list->is_array() || list->get_array().empty()) {
+      return absl::UnavailableError(absl::StrCat("the server names no sequence ", next));
+    }
+    for (const json::value& one : list->get_array()) {
+      const json::object sequence = one.is_object() ? one.get_object() : json::object();
+      const std::string path =
+          RecordPath(options.out, Text(sequence, "name"), *bytes ? "" : ".npy");
+      absl::Status fetched = fetch(
+          **client, JobPath(options, absl::StrCat("/output?sequence=", next++).c_str()), path);
+      if (!fetched.ok()) return fetched;
+    }
+  }
+  return absl::OkStatus();
+}
 
 absl::Status Cancel(const CommandOptions& options) {
   const absl::StatusOr<std::unique_ptr<HttpClient>> client = OpenClient(options.client);
@@ -182,21 +249,9 @@ void AddClientCommands(CLI::App& app, Action& action) {
   };
 
   auto options = Add(app, action, "submit", "Give a server a job; prints its id", Submit, command);
-  command->add_option("MODEL", options->model, "One of the server's models")->required();
-  command
-      ->add_option("INPUT", options->input, "As of longwave run, one sequence; - is standard input")
-      ->required();
-  command->add_option("--task", options->task, "score, embed or logits")->capture_default_str();
-  command->add_option("--format", options->format, "What INPUT is: auto, bytes, fasta or npy")
-      ->capture_default_str();
-  command->add_option("--chunk", options->chunk, "Tokens in one piece (default 8192)")
-      ->check(whole);
-  command->add_option("--window", options->window, "embed: tokens in one mean (default: all)")
-      ->check(whole);
-  command
-      ->add_option("--max-logits-bytes", options->max_logits_bytes,
-                   "logits: refuse to make a larger array than this (default 1GB)")
-      ->transform(ByteCount());
+  options->submit = command;
+  command->add_option("MODEL", options->job.job.model, "One of the server's models")->required();
+  AddJobOptions(*command, options->job);
   command->add_option("--priority", options->priority, "Higher goes first (default 0)")
       ->check(whole);
   command
@@ -214,7 +269,11 @@ void AddClientCommands(CLI::App& app, Action& action) {
 
   options = Add(app, action, "result", "Fetch the output of a server's job", Result, command);
   add_job(*options)->required();
-  command->add_option("--out", options->out, "The .npy file to write")->required();
+  command
+      ->add_option("--out", options->out,
+                   "The file to write, as longwave run would: OUT.RECORD.npy for each record where "
+                   "there are several; generate: another ending than .npy gets the bytes")
+      ->required();
   add_wait(*options);
 
   options = Add(app, action, "trace", "Fetch the timeline of a job submitted with --trace", Trace,

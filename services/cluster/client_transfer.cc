@@ -7,7 +7,9 @@
 #include <chrono>
 #include <memory>
 #include <thread>
+#include <utility>
 
+#include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "formats/atomic_file.h"
 #include "formats/byte_source.h"
@@ -80,6 +82,33 @@ class Input {
   const int fd_;
 };
 
+// Uploads what `next` gives, block by block until an empty one; `rewind`: to begin again, if that
+// can be. `what`: it, for messages.
+absl::StatusOr<std::string> Send(HttpClient& client, const std::string& name,
+                                 const std::string& what, const HttpClient::BodyFn& next,
+                                 absl::FunctionRef<bool()> rewind) {
+  for (int attempt = 1;; ++attempt) {
+    Sha256 hash;
+    const auto body = [&]() -> absl::StatusOr<std::string> {
+      absl::StatusOr<std::string> block = next();
+      if (block.ok()) hash.Add(*block);
+      return block;
+    };
+    const absl::StatusOr<boost::json::object> file =
+        Object(client.Upload(absl::StrCat("/v1/files?name=", EscapeForUrl(name)), body));
+    if (file.ok()) {
+      const std::string sent = hash.HexDigest(), arrived = Text(*file, "sha256");
+      if (arrived == sent) return Text(*file, "id");
+      return absl::DataLossError(
+          absl::StrCat(what, ": ", sent, " was sent, the server has ", arrived));
+    }
+    if (!absl::IsUnavailable(file.status()) || attempt == kUploads || !rewind()) {
+      return file.status();
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(200 << attempt));
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<std::string> UploadInput(HttpClient& client, const std::string& input,
@@ -88,37 +117,57 @@ absl::StatusOr<std::string> UploadInput(HttpClient& client, const std::string& i
   if (!name.ok()) return name.status();
   Input source(input);
   if (!source.status().ok()) return source.status();
-  for (int attempt = 1;; ++attempt) {
-    Sha256 hash;
-    const auto body = [&]() -> absl::StatusOr<std::string> {
-      absl::StatusOr<std::string> block = source.Next();
-      if (block.ok()) hash.Add(*block);
-      return block;
-    };
-    const absl::StatusOr<boost::json::object> file =
-        Object(client.Upload(absl::StrCat("/v1/files?name=", EscapeForUrl(*name)), body));
-    if (file.ok()) {
-      const std::string sent = hash.HexDigest(), arrived = Text(*file, "sha256");
-      if (arrived == sent) return Text(*file, "id");
-      return absl::DataLossError(
-          absl::StrCat(input, ": ", sent, " was sent, the server has ", arrived));
-    }
-    if (!absl::IsUnavailable(file.status()) || attempt == kUploads || !source.Rewind()) {
-      return file.status();
-    }
-    std::this_thread::sleep_for(std::chrono::milliseconds(200 << attempt));
-  }
+  return Send(
+      client, *name, input, [&] { return source.Next(); }, [&] { return source.Rewind(); });
 }
 
-absl::Status FetchFile(HttpClient& client, const std::string& target, const std::string& out) {
+absl::StatusOr<std::string> UploadText(HttpClient& client, const std::string& name,
+                                       const std::string& text) {
+  bool sent = false;
+  return Send(
+      client, name + ".txt", name,
+      [&]() -> absl::StatusOr<std::string> { return std::exchange(sent, true) ? "" : text; },
+      [&] {
+        sent = false;
+        return true;
+      });
+}
+
+namespace {
+
+absl::Status Fetch(HttpClient& client, const std::string& target, const std::string& out,
+                   absl::FunctionRef<absl::StatusOr<std::string>(absl::string_view)> convert) {
   absl::StatusOr<std::unique_ptr<AtomicFile>> file = AtomicFile::Create(out);
   if (!file.ok()) return file.status();
   absl::Status status = client.Download(target, [&](absl::string_view bytes) {
     absl::Status stop = CheckStop();
     if (!stop.ok()) return stop;
-    return (*file)->Append({reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()});
+    const absl::StatusOr<std::string> made = convert(bytes);
+    if (!made.ok()) return made.status();
+    return (*file)->Append({reinterpret_cast<const uint8_t*>(made->data()), made->size()});
   });
   return status.ok() ? (*file)->Commit() : status;
+}
+
+}  // namespace
+
+absl::Status FetchFile(HttpClient& client, const std::string& target, const std::string& out) {
+  return Fetch(client, target, out, [](absl::string_view bytes) { return std::string(bytes); });
+}
+
+absl::Status FetchBytes(HttpClient& client, const std::string& target, const std::string& out) {
+  int64_t at = -kWrittenNpyHeader;  // of the ids, which are little endian int32
+  return Fetch(client, target, out, [&](absl::string_view bytes) -> absl::StatusOr<std::string> {
+    std::string text;
+    for (const char byte : bytes) {
+      if (at >= 0 && at % 4 == 0) text.push_back(byte);
+      if (at >= 0 && at % 4 != 0 && byte != 0) {
+        return absl::DataLossError(absl::StrCat(target, ": token ", at / 4, " is not a byte"));
+      }
+      ++at;
+    }
+    return text;
+  });
 }
 
 }  // namespace longwave

@@ -17,7 +17,12 @@ namespace longwave {
 // short is begun again where the input can be.
 absl::StatusOr<std::string> UploadInput(HttpClient& client, const std::string& input,
                                         InputFormat format);
+// The same of a text; `name`: for messages.
+absl::StatusOr<std::string> UploadText(HttpClient& client, const std::string& name,
+                                       const std::string& text);
 // Writes what is at `target` to a file that appears whole or not at all.
 absl::Status FetchFile(HttpClient& client, const std::string& target, const std::string& out);
+// Of an .npy of token ids: only the ids, each as the byte that it is.
+absl::Status FetchBytes(HttpClient& client, const std::string& target, const std::string& out);
 
 }  // namespace longwave

@@ -20,7 +20,7 @@ constexpr std::chrono::milliseconds kLook{1000};  // complete jobs that nobody w
 constexpr int64_t kFinishAtOnce = 16;
 constexpr int64_t kCountRest = 50;   // times as long as counting took, it is not done again
 constexpr int64_t kMostShown = 100;  // jobs, and tenants, that have series of their own
-constexpr int64_t kSweepMs = 10 * 60 * 1000;
+constexpr std::chrono::milliseconds kSweep{10 * 60 * 1000};
 
 }  // namespace
 
@@ -32,7 +32,8 @@ Housekeeper::Housekeeper(JobStore& store, ObjectStore& objects, const DispatchLo
       loop_(loop),
       probe_(probe),
       health_(std::move(health)),
-      thread_([this] { Run(); }) {}
+      thread_([this] { Run(); }),
+      sweeper_([this] { RunSweeps(); }) {}
 
 Housekeeper::~Housekeeper() {
   {
@@ -41,6 +42,7 @@ Housekeeper::~Housekeeper() {
   }
   changed_.notify_all();
   thread_.join();
+  sweeper_.join();
 }
 
 void Housekeeper::Wake() {
@@ -53,7 +55,7 @@ void Housekeeper::Wake() {
 
 void Housekeeper::Run() {
   bool well = true;
-  int64_t swept_ms = 0, count_ms = 0;
+  int64_t count_ms = 0;
   while (true) {
     {
       std::unique_lock<std::mutex> lock(mutex_);
@@ -68,24 +70,32 @@ void Housekeeper::Run() {
       const int64_t now_ms = WallClockMs();
       count_ms = now_ms + kCountRest * (now_ms - began_ms);
     }
-    if (status.ok() && WallClockMs() > swept_ms + kSweepMs) {
-      swept_ms = WallClockMs();
-      const auto stop = [this] {
-        const std::lock_guard<std::mutex> lock(mutex_);
-        return stop_;
-      };
-      const auto swept = Sweep(objects_, store_, swept_ms, SweepOptions(), stop);
-      status = swept.status();
-      if (swept.ok() && swept->partial + swept->objects > 0) {
+    if (status.ok() != well) {
+      well = status.ok();
+      health_(status);
+    }
+  }
+}
+
+void Housekeeper::RunSweeps() {
+  const auto stopped = [this] {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return stop_;
+  };
+  while (!stopped()) {
+    const bool leads = loop_.leads();
+    if (leads) {
+      const auto swept = Sweep(objects_, store_, WallClockMs(), SweepOptions(), stopped);
+      if (!swept.ok()) {
+        log::Warning("garbage stays for now", {{"error", swept.status().message()}});
+      } else if (swept->partial + swept->objects > 0) {
         log::Info(
             "garbage removed",
             {{"objects", swept->objects}, {"bytes", swept->bytes}, {"unfinished", swept->partial}});
       }
     }
-    if (status.ok() != well) {
-      well = status.ok();
-      health_(status);
-    }
+    std::unique_lock<std::mutex> lock(mutex_);
+    changed_.wait_for(lock, leads ? kSweep : kLook, [&] { return stop_; });
   }
 }
 
@@ -113,7 +123,7 @@ absl::Status Housekeeper::CountJobs() {
   }
   std::vector<ServerProbe::RunningJob> running;
   for (const Job& job : *jobs) {
-    running.push_back({job.id, job.length, job.tokens_committed(), job.chunks() - job.next,
+    running.push_back({job.id, job.length, job.tokens_done, job.chunk_count - job.next,
                        job.leases(), job.committed, static_cast<int64_t>(workers[job.id].size())});
   }
   probe_.RunningJobsAre(running);

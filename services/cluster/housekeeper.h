@@ -1,6 +1,6 @@
-// What a server that leads does beside dispatching, on a thread of its own because the object store
-// may be slow: writes the manifests of jobs that are complete, and removes from the object store
-// what nothing names any more, and counts, for metrics, what is in the database.
+// What a server that leads does beside dispatching, on threads of its own because the object
+// store may be slow: writes the manifests of jobs that are complete, and removes from the object
+// store what nothing names any more, and counts, for metrics, what is in the database.
 //
 // Thread safety: safe.
 #pragma once
@@ -29,6 +29,7 @@ class Housekeeper {
 
  private:
   void Run();
+  void RunSweeps();
   absl::Status Finish();
   absl::Status Count();
   absl::Status CountJobs();
@@ -43,6 +44,7 @@ class Housekeeper {
   std::condition_variable changed_;
   bool stop_ = false, woken_ = true;
   std::thread thread_;
+  std::thread sweeper_;  // goes through all objects: nobody waits for it
 };
 
 }  // namespace longwave

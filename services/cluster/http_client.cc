@@ -51,6 +51,7 @@ absl::StatusCode CodeOf(int http_status) {
       return absl::StatusCode::kFailedPrecondition;
     case 413:
     case 429:
+    case 507:
       return absl::StatusCode::kResourceExhausted;
     case 502:
     case 503:

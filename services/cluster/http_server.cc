@@ -47,10 +47,12 @@ class BeastServer final : public HttpServer {
   BeastServer(const HttpOptions& options, Api& api, ObjectStore& objects)
       : options_(options),
         handlers_(kHandlerThreads),
+        transfers_(kTransferThreads),
         acceptor_(asio::make_strand(context_)),
         shared_{api,
                 objects,
                 handlers_,
+                transfers_,
                 stopping_,
                 streams_,
                 std::chrono::duration_cast<std::chrono::steady_clock::duration>(
@@ -104,6 +106,7 @@ class BeastServer final : public HttpServer {
       std::this_thread::sleep_for(std::chrono::milliseconds(20));
     }
     handlers_.join();
+    transfers_.join();
     context_.stop();
     for (std::thread& thread : threads_) thread.join();
     threads_.clear();
@@ -137,11 +140,12 @@ class BeastServer final : public HttpServer {
     if (!tls_) {
       const ApiResponse problem =
           Problem(503, absl::StrCat("connections: ", options_.connections, " are open already"));
-      const std::string text = absl::StrCat(
-          "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\n"
-          "Content-Type: ",
-          problem.content_type, "\r\nContent-Length: ", problem.body.size(), "\r\n\r\n",
-          problem.body);
+      std::string text = "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n";
+      for (const auto& [name, value] : problem.headers) {
+        absl::StrAppend(&text, name, ": ", value, "\r\n");
+      }
+      absl::StrAppend(&text, "Content-Type: ", problem.content_type,
+                      "\r\nContent-Length: ", problem.body.size(), "\r\n\r\n", problem.body);
       socket.send(asio::buffer(text), 0, ignored);
       socket.shutdown(tcp::socket::shutdown_send, ignored);
     }
@@ -167,7 +171,7 @@ class BeastServer final : public HttpServer {
   const HttpOptions options_;
   std::unique_ptr<TlsFiles> tls_;
   asio::io_context context_;
-  asio::thread_pool handlers_;
+  asio::thread_pool handlers_, transfers_;
   tcp::acceptor acceptor_;
   std::string url_;
   std::atomic<bool> stopping_ = false;

@@ -1,7 +1,8 @@
 // The listener of the HTTP API: connections, TLS, limits on what a client may send and how slowly,
 // and bodies that stream. What the answers are is the Api's.
 //
-// Answers are made by threads of their own, so that a store that is slow keeps no socket waiting.
+// Answers are made by threads of their own, so that a store that is slow keeps no socket waiting;
+// those for which the object store is needed by others than those for which it is not.
 //
 // Thread safety: Start(), ReloadTls() and Stop() from one thread.
 #pragma once
@@ -26,7 +27,7 @@ struct HttpOptions {
 
 class HttpServer {
  public:
-  static constexpr int kIoThreads = 2, kHandlerThreads = 16;
+  static constexpr int kIoThreads = 2, kHandlerThreads = 16, kTransferThreads = 32;
   static constexpr int64_t kHeaderBytes = 16 << 10;
   static constexpr int64_t kMostStreams = 500;  // event streams at a time
   static constexpr int kKeepAliveSeconds = 10;  // between comments in a stream without events

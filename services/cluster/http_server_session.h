@@ -28,6 +28,8 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "formats/sha256.h"
+#include "observability/log.h"
 #include "services/cluster/api.h"
 #include "services/cluster/http_server.h"
 
@@ -69,6 +71,7 @@ struct SessionContext {
   Api& api;
   ObjectStore& objects;
   boost::asio::thread_pool& handlers;
+  boost::asio::thread_pool& transfers;  // for what needs the object store
   const std::atomic<bool>& stopping;
   std::atomic<int64_t>& streams;  // event streams that are open
   std::chrono::steady_clock::duration time;
@@ -119,11 +122,11 @@ class HttpSession {
 
   // Runs `work` on a thread for that, where it may wait.
   template <typename Function>
-  Awaitable<std::invoke_result_t<Function&>> Work(Function work) {
+  Awaitable<std::invoke_result_t<Function&>> Work(boost::asio::thread_pool& threads,
+                                                  Function work) {
     using Result = std::invoke_result_t<Function&>;
     co_return co_await boost::asio::co_spawn(
-        shared_.handlers, [&work]() -> Awaitable<Result> { co_return work(); },
-        boost::asio::use_awaitable);
+        threads, [&work]() -> Awaitable<Result> { co_return work(); }, boost::asio::use_awaitable);
   }
 
   Awaitable<void> Sleep(std::chrono::steady_clock::duration time) {
@@ -198,14 +201,16 @@ class HttpSession {
     if (deadline_.expired()) co_return co_await TooSlow("the request's body");
     if (code) co_return co_await Refuse(400, absl::StrCat("body: ", code.message()));
     request.body = std::move(whole.get().body());
+    boost::asio::thread_pool& threads =
+        Api::NeedsObjects(request) ? shared_.transfers : shared_.handlers;
     ApiResponse response;
     if (Api::IsImmediate(request)) {  // it says that the process lives, whatever its stores do
       response = shared_.api.Handle(request);
     } else {
-      response = co_await Work([&] { return shared_.api.Handle(request); });
+      response = co_await Work(threads, [&] { return shared_.api.Handle(request); });
     }
     while (response.later && !shared_.stopping) {
-      std::optional<ApiResponse> answer = co_await Work(response.later);
+      std::optional<ApiResponse> answer = co_await Work(threads, response.later);
       if (answer.has_value()) {
         response = *std::move(answer);
       } else {
@@ -227,7 +232,7 @@ class HttpSession {
     const std::optional<int64_t> bytes =
         head.content_length() ? std::optional<int64_t>(*head.content_length()) : std::nullopt;
     absl::StatusOr<Upload> upload =
-        co_await Work([&] { return shared_.api.StartUpload(request, bytes); });
+        co_await Work(shared_.transfers, [&] { return shared_.api.StartUpload(request, bytes); });
     if (!upload.ok()) co_return co_await Refuse(Problem(upload.status()));
     http::request_parser<http::buffer_body> parser(std::move(head));
     parser.body_limit(boost::none);
@@ -242,13 +247,13 @@ class HttpSession {
       if (code && code != http::error::need_buffer) {
         co_return co_await Refuse(400, absl::StrCat("upload: ", code.message()));
       }
-      const absl::Status kept = co_await Work([&] {
+      const absl::Status kept = co_await Work(shared_.transfers, [&] {
         return upload->Append({block.data(), block.size() - parser.get().body().size});
       });
       if (!kept.ok()) co_return co_await Refuse(Problem(kept));
     }
-    const ApiResponse response =
-        co_await Work([&] { return shared_.api.FinishUpload(*std::move(upload)); });
+    const ApiResponse response = co_await Work(
+        shared_.transfers, [&] { return shared_.api.FinishUpload(*std::move(upload)); });
     co_return co_await Answer(response, false, keep);
   }
 
@@ -293,16 +298,37 @@ class HttpSession {
     if (streams) co_return co_await SendStream(response);
     code = co_await WriteSteadily(response.body);
     for (const BodyPart& part : response.parts) {
+      Sha256 hash;
       for (int64_t sent = 0; !code && sent < part.bytes; sent += kBlock) {
-        const int64_t count = std::min<int64_t>(kBlock, part.bytes - sent);
-        const absl::StatusOr<std::string> block = co_await Work(
-            [&] { return shared_.objects.Read(part.object, part.offset + sent, count); });
-        // The length was promised: a connection cut short is the one way left to say so.
-        if (!block.ok() || static_cast<int64_t>(block->size()) != count) co_return false;
+        const absl::StatusOr<std::string> block =
+            co_await Work(shared_.transfers, [&] { return ReadBlock(part, sent, hash); });
+        if (!block.ok()) {  // the length was promised: a connection cut short says so
+          log::Error("an answer is cut short", {{"error", block.status().message()}});
+          co_return false;
+        }
         code = co_await WriteSteadily(*block);
       }
     }
     co_return !code && message.keep_alive();
+  }
+
+  // Bytes of a part from `sent` on. `hash` has those before them. DataLoss, in place of the last,
+  // where they are not what was written.
+  absl::StatusOr<std::string> ReadBlock(const BodyPart& part, int64_t sent, Sha256& hash) const {
+    const int64_t count = std::min<int64_t>(kBlock, part.bytes - sent);
+    absl::StatusOr<std::string> block =
+        shared_.objects.Read(part.object, part.offset + sent, count);
+    if (!block.ok()) return block;
+    if (static_cast<int64_t>(block->size()) != count) {
+      return absl::DataLossError(absl::StrCat(part.object, ": shorter than it was"));
+    }
+    if (part.sha256.empty()) return block;
+    hash.Add(*block);
+    if (sent + count < part.bytes) return block;
+    const std::string is = hash.HexDigest();
+    if (is == part.sha256) return block;
+    return absl::DataLossError(
+        absl::StrCat(part.object, ": its SHA-256 is ", is, ", it was written with ", part.sha256));
   }
 
   // However slowly the client reads: it has to go on reading.
@@ -325,7 +351,7 @@ class HttpSession {
     ++shared_.streams;
     auto said = std::chrono::steady_clock::now();
     while (!shared_.stopping) {
-      absl::StatusOr<std::string> text = co_await Work(response.stream);
+      absl::StatusOr<std::string> text = co_await Work(shared_.handlers, response.stream);
       if (!text.ok()) co_return false;
       const auto now = std::chrono::steady_clock::now();
       if (text->empty() && now - said >= std::chrono::seconds(HttpServer::kKeepAliveSeconds)) {

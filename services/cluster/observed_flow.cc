@@ -6,17 +6,13 @@
 #include "absl/strings/str_split.h"
 
 namespace longwave {
-namespace {
 
-// "layers.3.ssm": 3
 int64_t LayerOf(const std::string& name) {
   const std::vector<std::string> parts = absl::StrSplit(name, '.');
   int64_t layer = -1;
   if (parts.size() < 2 || !absl::SimpleAtoi(parts[1], &layer)) return -1;
   return layer;
 }
-
-}  // namespace
 
 ObservedFlow::ObservedFlow(LinkFlow& flow, absl::Span<const StateTensorSpec> specs,
                            WorkerProbe& probe, TraceRecorder* trace)

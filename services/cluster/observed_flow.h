@@ -17,6 +17,9 @@
 
 namespace longwave {
 
+// Of a tensor's name: "layers.3.ssm" is of layer 3. -1: of none.
+int64_t LayerOf(const std::string& name);
+
 class ObservedFlow final : public StateFlow {
  public:
   // `trace`: null where nobody asked for one. All outlive the flow.

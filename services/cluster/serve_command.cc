@@ -10,15 +10,16 @@
 #include <chrono>
 #include <condition_variable>
 #include <csignal>
-#include <cstdio>
 #include <filesystem>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "observability/log.h"
 #include "scheduler/observed_objects.h"
 #include "services/cluster/api.h"
 #include "services/cluster/dispatch_loop.h"
@@ -37,7 +38,10 @@ namespace {
 
 constexpr int kStopHttpSeconds = 2;
 constexpr auto kLook = std::chrono::milliseconds(50);
-constexpr auto kPlanPause = std::chrono::milliseconds(50);
+// A long input, and an object store's delays, hold up no other job.
+constexpr int kPlanThreads = 8;
+constexpr auto kPlanPause = std::chrono::milliseconds(50) * kPlanThreads;
+constexpr int64_t kObjectsPatienceMs = 20000;  // clients wait; the rest of the server asks again
 
 constexpr char kNotes[] = R"(Examples:
   longwave serve --data /var/lib/longwave --models models --workers 2
@@ -79,7 +83,7 @@ class Server {
   ~Server() {
     stop_planner_ = true;
     plan_.notify_all();
-    if (planner_thread_.joinable()) planner_thread_.join();
+    for (std::thread& thread : planner_threads_) thread.join();
   }
 
   absl::Status Run() {
@@ -91,7 +95,7 @@ class Server {
       status = local_->Look(WallClockMs(), true);
       if (hung_up.exchange(false)) {
         const absl::Status reloaded = http_->ReloadTls();
-        if (!reloaded.ok()) Complain(reloaded);
+        if (!reloaded.ok()) Warn("the new certificate is not taken", reloaded);
       }
       std::this_thread::sleep_for(kLook);
     }
@@ -113,7 +117,7 @@ class Server {
     tokens_ = std::make_unique<TokenStore>(store_->database());
     sessions_ = std::make_unique<SessionStore>(store_->database());
     absl::StatusOr<std::unique_ptr<ObjectStore>> objects =
-        ObjectStore::Open(options_.ObjectsUri(*data));
+        ObjectStore::Open(options_.ObjectsUri(*data), kObjectsPatienceMs);
     if (!objects.ok()) return objects.status();
     objects_ = Observe(*std::move(objects), probe_.objects());
     models_ = std::make_unique<ModelCatalog>(std::filesystem::canonical(options_.models).string());
@@ -137,7 +141,8 @@ class Server {
                                            options_.worker_advertise, health);
     housekeeper_ = std::make_unique<Housekeeper>(*store_, *objects_, *loop_, probe_, health);
     loop_->Start();
-    planner_thread_ = std::thread([this] { Plan(); });
+    planner_ = std::make_unique<Planner>(*store_, *objects_, *models_);
+    for (int i = 0; i < kPlanThreads; ++i) planner_threads_.emplace_back([this] { Plan(); });
     local_ = std::make_unique<LocalWorkers>(
         options_.workers, WorkerArguments(),
         [this](const std::string& name) { loop_->WorkerEnded(name); });
@@ -147,15 +152,14 @@ class Server {
     if (!http.ok()) return http.status();
     http_ = *std::move(http);
     if (!auth->tokens && !IsLoopback(options_.listen)) {
-      Complain(absl::UnavailableError(absl::StrCat("--auth none: whoever can connect to ",
-                                                   http_->url(), " may do everything")));
+      log::Warning(
+          absl::StrCat("--auth none: whoever can connect to ", http_->url(), " may do everything"));
     }
     if (auth->tokens && auth->admin_token.empty()) {
       const absl::StatusOr<bool> any = tokens_->Any();
       if (!any.ok()) return any.status();
       if (!*any) {
-        Complain(absl::UnavailableError(
-            "there is no token yet, so nobody may use the API: give --admin-token-file"));
+        log::Warning("there is no token yet, so nobody may use the API: give --admin-token-file");
       }
     }
     return absl::OkStatus();
@@ -178,7 +182,7 @@ class Server {
     ApiHooks hooks;
     hooks.workers = [this] { return loop_->Workers(); };
     hooks.metrics = [this] { return probe_.Text(); };
-    hooks.job_created = [this] { plan_.notify_all(); };
+    hooks.job_created = [this] { plan_.notify_one(); };
     hooks.observe = [this](absl::string_view route, int status, double seconds) {
       const std::pair<absl::string_view, absl::string_view> method_path =
           absl::StrSplit(route, absl::MaxSplits(' ', 1));
@@ -210,26 +214,27 @@ class Server {
   }
 
   void Health(const absl::Status& status) {
-    if (!status.ok()) Complain(status);
+    if (!status.ok()) Warn("not ready", status);
     if (StopSignal() == 0) api_->SetReady(status);
   }
 
-  static void Complain(const absl::Status& status) {
-    std::fprintf(stderr, "longwave: %s\n", std::string(status.message()).c_str());
+  static void Warn(absl::string_view what, const absl::Status& status) {
+    log::Warning(what, {{"error", status.message()}});
   }
 
   void Plan() {
-    Planner planner(*store_, *objects_, *models_);
-    absl::Status said;
     while (!stop_planner_) {
       if (!loop_->leads()) {
         PausePlanning();
         continue;
       }
       const absl::StatusOr<bool> planned =
-          planner.PlanOne([this] { return stop_planner_.load(); }, WallClockMs());
-      if (planned.status() != said) Complain(planned.status());
-      said = planned.status();
+          planner_->PlanOne([this] { return stop_planner_.load(); }, WallClockMs());
+      if (!planned.ok() || *planned) {
+        const std::lock_guard<std::mutex> lock(plan_mutex_);
+        if (!planned.ok() && planned.status() != plan_said_) Warn("cannot plan", planned.status());
+        plan_said_ = planned.status();
+      }
       if (planned.ok() && *planned) {
         loop_->Wake();
       } else {
@@ -238,8 +243,8 @@ class Server {
     }
   }
 
-  // Until a job comes in here; other servers' are noticed at the latest after kPlanPause, and so is
-  // one that comes in between a look and its pause.
+  // Until a job comes in here. Other servers' are noticed at the latest after kPlanPause, and so is
+  // one that comes in between a look and its pause: a thread looks every 50 ms or so.
   void PausePlanning() {
     std::unique_lock<std::mutex> lock(plan_mutex_);
     plan_.wait_for(lock, kPlanPause);
@@ -253,7 +258,7 @@ class Server {
     while ((loop_->workers() > 0 || local_->running() > 0) &&
            std::chrono::steady_clock::now() < end) {
       const absl::Status looked = local_->Look(WallClockMs(), false);
-      if (!looked.ok()) Complain(looked);
+      if (!looked.ok()) Warn("cannot look at the workers", looked);
       std::this_thread::sleep_for(kLook);
     }
     http_->Stop(kStopHttpSeconds);
@@ -274,7 +279,9 @@ class Server {
   std::atomic<bool> stop_planner_ = false;
   std::mutex plan_mutex_;
   std::condition_variable plan_;
-  std::thread planner_thread_;
+  absl::Status plan_said_;  // what came of planning last: only what is new is said
+  std::unique_ptr<Planner> planner_;
+  std::vector<std::thread> planner_threads_;
   std::unique_ptr<LocalWorkers> local_;
   std::unique_ptr<HttpServer> http_;
 };

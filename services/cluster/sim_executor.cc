@@ -104,7 +104,8 @@ absl::Status SimExecutor::Compute(ChunkWork& work) {
     return absl::InternalError(
         absl::StrCat("the simulated device failed after ", device_.fails_after, " chunks"));
   }
-  const int64_t layers = device_.layers, chunk = work.key().chunk;
+  const int64_t layers = device_.layers;
+  const int64_t chunk = work.assign.first / std::max<int64_t>(work.assign.chunk_tokens, 1);
   std::shared_ptr<StateStream> before;
   LONGWAVE_ASSIGN_OR_RETURN(before, StreamBefore(work, layers, [&](StateStream& stream) {
                               for (int64_t i = 0; i < layers; ++i) stream.Put(i, State(0));
@@ -113,14 +114,13 @@ absl::Status SimExecutor::Compute(ChunkWork& work) {
   const double share =
       static_cast<double>(work.count()) / static_cast<double>(work.assign.chunk_tokens);
   const std::chrono::duration<double, std::milli> layer_time(device_.layer_ms * share);
-  const double early = device_.wave ? 1.0 : device_.early;
   auto now = std::chrono::steady_clock::now();
   const auto pass = [&](double part) {
     now += std::chrono::duration_cast<std::chrono::steady_clock::duration>(layer_time * part);
-    std::this_thread::sleep_until(now);
   };
   for (int64_t layer = 0; layer < layers; ++layer) {
-    pass(device_.wave ? 0 : early);
+    if (!device_.wave) pass(device_.early);
+    std::this_thread::sleep_until(now);  // for what of the layer before came after its state, too
     const bool late = before->first_missing() <= layer;  // who woke late did not compute longer
     const absl::StatusOr<StateBytes> state = before->Wait(layer);
     if (!state.ok()) return state.status();
@@ -132,10 +132,14 @@ absl::Status SimExecutor::Compute(ChunkWork& work) {
                                               ": the state is ", value, ", of ", (*state)->size(),
                                               " bytes, not that of the chunk before"));
     }
-    if (device_.wave) pass(1);
+    if (device_.wave) {
+      pass(1);
+      std::this_thread::sleep_until(now);
+    }
     work.after->Put(layer, State(StateBefore(layer, chunk + 1)));
-    if (!device_.wave) pass(1 - early);
+    if (!device_.wave) pass(1 - device_.early);
   }
+  std::this_thread::sleep_until(now);
   return absl::OkStatus();
 }
 
@@ -149,6 +153,11 @@ absl::StatusOr<Done> SimExecutor::Store(ChunkWork& work) {
   LONGWAVE_ASSIGN_OR_RETURN(output, objects_->Write(OutputName(key.job, key.epoch, key.chunk),
                                                     {reinterpret_cast<const char*>(values.data()),
                                                      values.size() * sizeof(float)}));
+  if (!work.assign.last) LONGWAVE_ASSIGN_OR_RETURN(written, WriteBoundary(work));
+  return Done{key, output.bytes, output.sha256, written.sha256, 0};
+}
+
+absl::StatusOr<ObjectInfo> SimExecutor::WriteBoundary(const ChunkWork& work) {
   Boundary boundary;
   boundary.model_hash = work.assign.model_hash;
   boundary.position = work.position() + work.count();
@@ -160,15 +169,14 @@ absl::StatusOr<Done> SimExecutor::Store(ChunkWork& work) {
   }
   std::string bytes;
   LONGWAVE_ASSIGN_OR_RETURN(bytes, FormatBoundary(boundary));
-  LONGWAVE_ASSIGN_OR_RETURN(written,
-                            objects_->Write(BoundaryName(key.job, key.epoch, key.chunk), bytes));
-  return Done{key, output.bytes, output.sha256, written.sha256, 0};
+  const ChunkKey& key = work.key();
+  return objects_->Write(BoundaryName(key.job, key.epoch, key.chunk), bytes);
 }
 
-absl::Status SimExecutor::Fill(const ChunkWork& work, const std::string& name,
+absl::Status SimExecutor::Fill(const ChunkWork& work, const BoundaryObject& object,
                                StateStream& stream) {
   std::string bytes;
-  LONGWAVE_ASSIGN_OR_RETURN(bytes, objects_->ReadAll(name, kMostBoundary));
+  LONGWAVE_ASSIGN_OR_RETURN(bytes, objects_->ReadAll(object.name, kMostBoundary, object.sha256));
   Boundary boundary;
   LONGWAVE_ASSIGN_OR_RETURN(boundary, ParseBoundary(bytes));
   LONGWAVE_RETURN_IF_ERROR(CheckBoundary(boundary, work.assign.model_hash, work.position()));

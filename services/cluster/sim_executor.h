@@ -45,11 +45,13 @@ class SimExecutor final : public ChunkPipeline {
   absl::Status Compute(ChunkWork& work) override;
   absl::Status TakeValues(ChunkWork& work) override;
   absl::StatusOr<Done> Store(ChunkWork& work) override;
-  absl::Status Fill(const ChunkWork& work, const std::string& object, StateStream& stream) override;
+  absl::Status Fill(const ChunkWork& work, const BoundaryObject& object,
+                    StateStream& stream) override;
   void Discard(const ChunkKey& key) override { RemoveChunk(key, *objects_); }
   bool IsFinal(const absl::Status& status) const override;
 
   StateBytes State(uint64_t value) const;
+  absl::StatusOr<ObjectInfo> WriteBoundary(const ChunkWork& work);
 
   const std::unique_ptr<ObjectStore> objects_;
   const SimDevice device_;

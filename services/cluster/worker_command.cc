@@ -56,6 +56,7 @@ struct WorkerOptions {
   LogOptions log;
   int threads = 0, count = 1;
   int parent = 0;  // 0: any
+  bool wavefront = false;
 };
 
 std::string NewName() {
@@ -146,9 +147,9 @@ absl::Status RunModelWorker(const WorkerOptions& options, const std::string& nam
   return RunWorker(options, name, device, nccl, probe,
                    [&](std::unique_ptr<ObjectStore> objects, const Welcome& welcome,
                        Exchange* exchange, ChunkPipeline::FinishedFn finished) {
-                     return std::make_unique<ChunkExecutor>(name, std::move(objects),
-                                                            welcome.models, *model, options.threads,
-                                                            exchange, probe, std::move(finished));
+                     return std::make_unique<ChunkExecutor>(
+                         name, std::move(objects), welcome.models, *model, options.threads,
+                         options.wavefront, exchange, probe, std::move(finished));
                    });
 }
 
@@ -249,6 +250,8 @@ void AddWorkerCommand(CLI::App& app, Action& action) {
   worker->add_option("--curve-key", options->curve_key_file,
                      "A file with the cluster's secret key, 64 hexadecimal digits: all connections "
                      "are encrypted, and only who has it may connect");
+  worker->add_flag("--wavefront", options->wavefront,
+                   "To measure against: states go on when a whole layer is computed");
   AddLogOptions(*worker, options->log);
   worker->add_option("--with-parent", options->parent,
                      "Leave when the process that started this one, of this number, ends");

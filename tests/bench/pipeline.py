@@ -2,7 +2,7 @@
 """How near to ideal many workers compute one sequence, and what the scheduler's share costs: with simulated devices,
 which sleep instead of computing, over real sockets, databases and object stores.
 
-    ./dev bench pipeline [--json OUT] [--layer-ms 1,2,5,10] [--workers 64] [--rounds 20]
+    ./dev bench pipeline [--json OUT] [--layer-ms 1,2,5,10] [--workers 64] [--rounds 20] [--processes 8]
 
 One sequence of workers x rounds chunks. Ideal: every worker computes all the time, chunks x layers x layer_ms /
 workers. `wave` is the baseline: each layer's state goes on when the whole layer is computed.
@@ -40,24 +40,27 @@ class Bench(ClusterTest):
     def runTest(self):
         pass
 
-    def cluster(self, workers, device):
+    def cluster(self, workers, processes, device):
+        """The server, and functions that tell the processor time of it and of the workers."""
         server = self.server("--workers", 0, "--lease", 30)
-        worker = self.worker(server, "--device", device, "--count", str(workers))
+        shares = [workers // processes + (i < workers % processes) for i in range(processes)]
+        started = [self.worker(server, "--device", device, "--count", str(share)) for share in shares]
         wait_for("the workers",
                  lambda: len(server.json("GET", "/v1/workers")["workers"]) == workers)
-        return server, worker
+        return (server, lambda: cpu_seconds(server.process.pid),
+                lambda: sum(cpu_seconds(worker.pid) for worker in started))
 
-    def pipeline(self, workers, rounds, layer_ms, wave=False):
-        server, worker = self.cluster(
-            workers, f"sim:layer_ms={layer_ms},layers={LAYERS},wave={int(wave)}")
+    def pipeline(self, workers, processes, rounds, layer_ms, wave=False):
+        server, server_cpu, worker_cpu = self.cluster(
+            workers, processes, f"sim:layer_ms={layer_ms},layers={LAYERS},wave={int(wave)}")
         warm = server.submit("A" * TOKENS * workers, chunk=TOKENS)  # connections between workers
         self.assertEqual(server.over(warm)["state"], "succeeded")
         chunks = workers * rounds
-        before = cpu_seconds(server.process.pid), cpu_seconds(worker.pid)
+        before = server_cpu(), worker_cpu()
         id = server.submit("A" * TOKENS * chunks, chunk=TOKENS)
         time.sleep(chunks * LAYERS * layer_ms / 1000 / workers)  # no questions meanwhile
         job = server.over(id)
-        after = cpu_seconds(server.process.pid), cpu_seconds(worker.pid)
+        after = server_cpu(), worker_cpu()
         self.assertEqual(job["state"], "succeeded", job)
         check_simulated(self, server.output(id), TOKENS * chunks)
         events = check_ledger(self, server, [id])
@@ -66,7 +69,8 @@ class Bench(ClusterTest):
         first = (times[1] - times[0]) / 1000
         fill = (times[workers] - times[1]) / 1000  # the first round's commits
         ideal = chunks * LAYERS * layer_ms / 1000 / workers
-        row = {"workers": workers, "layers": LAYERS, "layer_ms": layer_ms, "chunks": chunks,
+        row = {"workers": workers, "processes": processes, "layers": LAYERS, "layer_ms": layer_ms,
+               "chunks": chunks,
                "wave": wave, "seconds": seconds, "ideal_seconds": ideal,
                "efficiency": ideal / seconds, "tokens_per_second": TOKENS * chunks / seconds,
                "first_chunk_seconds": first, "first_round_seconds": fill,
@@ -78,15 +82,15 @@ class Bench(ClusterTest):
               f"{(row['server_cpu_seconds'] + row['worker_cpu_seconds']) / seconds:.2f}", flush=True)
         return row
 
-    def dispatch(self, workers, jobs, chunks):
-        server, worker = self.cluster(workers, "sim:layer_ms=100,layers=4,state_bytes=512")
-        before = cpu_seconds(server.process.pid)
+    def dispatch(self, workers, processes, jobs, chunks):
+        server, server_cpu, _ = self.cluster(workers, processes, "sim:layer_ms=100,layers=4,state_bytes=512")
+        before = server_cpu()
         began = time.monotonic()
         ids = [server.submit("A" * TOKENS * chunks, chunk=TOKENS) for _ in range(jobs)]
         for id in ids:
             self.assertEqual(server.over(id)["state"], "succeeded")
         seconds = time.monotonic() - began
-        cpu = cpu_seconds(server.process.pid) - before
+        cpu = server_cpu() - before
         metrics = server.request("GET", "/metrics")[2].decode()
         value = {line.split()[0]: float(line.split()[1]) for line in metrics.splitlines()
                  if line.startswith("longwave_dispatch_seconds_") and "bucket" not in line}
@@ -123,7 +127,10 @@ def machine():
     commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
     changes = subprocess.run([*git, "status", "--porcelain", "--untracked-files=no"],
                              capture_output=True, text=True).stdout.strip()
-    return {"kind": "pipeline", "commit": commit, "changes": bool(changes),
+    about = {"commit": commit, "changes": bool(changes)}
+    if (SOURCE / "bundle.json").exists():
+        about = {key: json.loads((SOURCE / "bundle.json").read_text())[key] for key in about}
+    return {"kind": "pipeline", **about,
             "date": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
             "device": {"name": model[0] if model else platform.processor(),
                        "cores": os.cpu_count(), "kernel": platform.release().split("-")[0]},
@@ -135,18 +142,22 @@ def main():
     parser.add_argument("--json", type=pathlib.Path)
     parser.add_argument("--layer-ms", default="1,2,4,5,6,8,10,20")
     parser.add_argument("--workers", type=int, default=64)
+    parser.add_argument("--processes", type=int, default=max(1, (os.cpu_count() or 1) // 4),
+                        help="that the workers are in (default: one for four processors)")
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--no-wave", action="store_true", help="leave out the wavefront")
     parser.add_argument("--chunks", type=int, default=10000, help="to dispatch; 0: none")
     options = parser.parse_args()
     result = machine()
     times = [float(part) for part in options.layer_ms.split(",") if part]
-    result["pipeline"] = [run("pipeline", options.workers, options.rounds, ms) for ms in times]
-    if times:
+    size = options.workers, min(options.processes, options.workers)
+    result["pipeline"] = [run("pipeline", *size, options.rounds, ms) for ms in times]
+    if times and not options.no_wave:
         result["pipeline"].append(
-            run("pipeline", options.workers, max(2, options.rounds // 5), times[-1], wave=True))
+            run("pipeline", *size, max(2, options.rounds // 5), times[-1], wave=True))
     if options.chunks > 0:
-        result["dispatch"] = [run("dispatch", 256, 1, options.chunks),
-                              run("dispatch", 64, 100, options.chunks // 100)]
+        result["dispatch"] = [run("dispatch", 256, options.processes, 1, options.chunks),
+                              run("dispatch", 64, options.processes, 100, options.chunks // 100)]
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n")
 

@@ -1,5 +1,7 @@
 """The scripts around the GPU's tests and benches, as far as they go without one."""
 
+import dataclasses
+import gzip
 import importlib.util
 import json
 import math
@@ -233,28 +235,85 @@ class Peers(CliTest):
         self.assertIn("--only x", run.stderr)
 
 
-class TwoGpus(CliTest):
-    """The bench of two workers, with processors in place of GPUs."""
+class Scaling(CliTest):
+    """The bench of several workers, with processors or simulated devices in place of GPUs."""
 
-    def test_table_and_json(self):
-        out = self.path("two.json")
+    def bench(self, *arguments, code=0):
         run = subprocess.run(
-            [sys.executable, "-B", str(SOURCE / "tests/bench/two_gpus.py"), "--longwave", PROGRAM,
-             "--devices", "cpu,cpu", "--shape", "tiny", "--tokens", "16384", "--chunk", "2048", "--jobs",
-             "1", "--out", str(out)], capture_output=True, text=True, check=False)
-        found = json.loads(out.read_text()) if out.exists() else self.fail(run.stderr)
-        self.assertEqual(found["kind"], "two-gpus")
-        self.assertEqual([way["name"] for way in found["ways"]], ["one", "zmq"])
-        self.assertEqual(len({digest for way in found["ways"] for digest in way["sha256"]}), 1)
-        self.assertNotIn("outputs differ", found["problems"])
-        self.assertRegex(run.stdout, r"\| zmq \| [\d.]+ \([\d.]+\) \|")
+            [sys.executable, "-B", str(SOURCE / "tests/bench/scaling.py"), "--longwave", PROGRAM, "--models",
+             "tiny", "--tokens", "16K,32K", "--chunk", "2K", "--repeat", "1", "--out",
+             str(self.path("scaling")), *arguments], capture_output=True, text=True, check=False)
+        self.assertEqual(run.returncode, code, run.stderr)
+        return json.loads(self.path("scaling/results.json").read_text()), run
 
-    def test_no_such_worker(self):
-        run = subprocess.run(
-            [sys.executable, "-B", str(SOURCE / "tests/bench/two_gpus.py"), "--longwave", PROGRAM,
-             "--shape", "huge"], capture_output=True, text=True, check=False)
+    def test_ways_give_the_same_bytes(self):
+        found, run = self.bench("--devices", "cpu")
+        self.assertEqual({(row["workers"], row["way"]) for row in found["rows"]},
+                         {(1, "one"), (2, "zmq"), (2, "wave")})
+        self.assertEqual((found["problems"], found["failures"]), ([], []))
+        self.assertRegex(run.stdout, r"\| 16K \| 2K \| 2 \| zmq \| [\d.]+ \|")
+        outputs = {}
+        for row in found["rows"]:
+            outputs.setdefault((row["tokens"], row["chunk"]), set()).update(row["sha256"])
+            self.assertTrue(row["workers"] == 1 or row["links"]["zmq"]["received_bytes"] > 0, row)
+        self.assertEqual({len(each) for each in outputs.values()}, {1}, outputs)
+        self.assertEqual(len({row["bytes_a_border"] for row in found["rows"] if row["workers"] == 2}), 1)
+        trace = json.loads(gzip.decompress(self.path("scaling/trace-tiny-2-zmq.json.gz").read_bytes()))
+        self.assertEqual({event["args"].get("chunk") for event in trace["traceEvents"] if event["ph"] == "X"},
+                         set(range(8)))
+
+    def test_simulated_and_a_failure(self):
+        found, run = self.bench("--devices", "sim:layer_ms=1,layers=2,state_bytes=1", code=1)
+        self.assertEqual(found["rows"], [])
+        self.assertIn("state_bytes=1", found["failures"][0]["error"])
+        found, _ = self.bench("--devices", "sim:layer_ms=1,layers=2", "--count", "4", "--links", "zmq")
+        self.assertEqual({row["workers"] for row in found["rows"]}, {1, 2, 4})
+
+    def test_no_such_shape(self):
+        run = subprocess.run([sys.executable, "-B", str(SOURCE / "tests/bench/scaling.py"), "--models", "huge"],
+                             capture_output=True, text=True, check=False)
         self.assertEqual(run.returncode, 2)
         self.assertIn("huge", run.stderr)
+
+
+class ScalingModel(unittest.TestCase):
+    """What docs/scaling.md says: its formula against the recurrence, and the fit against runs that it made."""
+
+    def setUp(self):
+        sys.path.insert(0, str(SOURCE / "docs/benchmarks"))
+        self.addCleanup(sys.path.remove, str(SOURCE / "docs/benchmarks"))
+        self.model = importlib.import_module("scaling_model")
+
+    def test_formula(self):
+        for chunks, workers, layer, handover, dispatch in ((16, 8, 2e-3, 5e-4, 0), (17, 8, 2e-3, 5e-4, 1e-4),
+                                                           (64, 1, 1e-3, 1e-3, 0), (600, 200, 1e-4, 1e-3, 0),
+                                                           (600, 200, 1e-4, 1e-5, 2e-3)):
+            run = self.model.Run(12, layer, 1e-3, 0.25, handover, 0.01, dispatch)
+            for wave in (False, True):
+                self.assertAlmostEqual(run.seconds(chunks, workers, wave), run.closed(chunks, workers, wave), 9)
+
+    def test_wavefront_of_one_chunk_each(self):
+        run = self.model.Run(24, 1e-3)
+        self.assertAlmostEqual(run.efficiency(8, 8, wave=True), 24 / 31, 9)
+
+    def test_fit(self):
+        several = self.model.Run(12, 2e-3, 0.021, 0.25, 4e-4, 0.01)  # 1 ms a round more than alone
+        rows = []
+        for workers, run in ((1, dataclasses.replace(several, head=0.02)), (2, several), (4, several)):
+            for chunks in (16, 64):
+                seconds = run.seconds(chunks, workers)
+                rows.append({"workers": workers, "way": "one" if workers == 1 else "zmq", "tokens": chunks,
+                             "chunk": 1, "seconds": [seconds, 2 * seconds], "first_commit_seconds": run.chunk,
+                             "last_commit_seconds": run.chunk * chunks})
+        fit = self.model.fit(rows, "zmq")
+        for value, expected in ((fit.chunk, 0.044), (fit.job, 0.01), (fit.round, 1e-3), (fit.handover, 4e-4)):
+            self.assertAlmostEqual(value, expected, 9)
+        self.assertIsNone(self.model.fit(rows, "nccl"))
+
+    def test_the_committed_page(self):
+        run = subprocess.run([sys.executable, "-B", str(SOURCE / "docs/benchmarks/scaling_page.py"), "--check"],
+                             capture_output=True, text=True, check=False)
+        self.assertEqual(run.returncode, 0, run.stderr)
 
 
 class Page(CliTest):

@@ -19,8 +19,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "cli"))
 from support import DNA, IDS, PROGRAM, SOURCE, TEXT, CliTest  # noqa: E402,F401
 
 GENOME = SOURCE / "examples" / "ecoli536.fna.gz"
-PATIENCE = 120  # seconds: the machine may be busy
 LONG = os.environ.get("LONGWAVE_LONG") == "1"  # the whole genome, and faults of full length
+PATIENCE = 1800 if LONG else 120  # seconds: the machine may be busy
 
 
 def wait_for(what, condition, seconds=PATIENCE, pause=0.02):
@@ -220,7 +220,7 @@ class ClusterTest(CliTest):
     def expected(self, source, *options):
         """The bytes that `longwave run` writes."""
         out = self.path("expected.npy")
-        self.run_ok(DNA, source, "--out", out, "--quiet", *options)
+        self.run_ok(DNA, source, "--out", out, "--quiet", *options, timeout=max(PATIENCE, 300))
         return out.read_bytes()
 
     def genome(self, bases):

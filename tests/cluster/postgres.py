@@ -24,7 +24,9 @@ def programs():
 
 
 class Postgres:
-    def __init__(self):
+    def __init__(self, *settings):
+        """`settings`: "fsync=on", say; tests do without the flushes."""
+        self.settings = ["listen_addresses=", "fsync=off", "max_connections=60", *settings]
         self.programs = programs()
         self.folder = tempfile.mkdtemp(prefix="longwave-pg-")
         self.user = {}
@@ -48,7 +50,7 @@ class Postgres:
         with open(f"{self.folder}/server.log", "a") as log:
             self.process = subprocess.Popen(
                 [self.programs / "postgres", "-D", f"{self.folder}/data", "-k", self.folder,
-                 "-c", "listen_addresses=", "-c", "fsync=off", "-c", "max_connections=60"],
+                 *(part for setting in self.settings for part in ("-c", setting))],
                 cwd="/", stdout=log, stderr=log, **self.user)
         wait_for("PostgreSQL", lambda: subprocess.run(
             [self.programs / "pg_isready", "-q", "-h", self.folder], cwd="/").returncode == 0)

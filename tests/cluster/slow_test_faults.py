@@ -55,6 +55,10 @@ class Kills(ClusterTest):
         self.addCleanup(setattr, self.watch, "over", True)
         return id
 
+    def wait_for_progress(self, server, id, done):
+        """On a machine so busy that no chunk is computed between two kills there would be no end."""
+        wait_for("a chunk", lambda: server.done(id) > done or not server.running(id))
+
     def check(self, server, id, faults):
         """What the job says, against how many workers and servers were lost."""
         job = server.over(id)
@@ -80,7 +84,9 @@ class Kills(ClusterTest):
         id = self.submit(server)
         kills = 0
         while server.running(id):
+            done = server.done(id)
             time.sleep(self.random.uniform(0.6, 1.4) * PAUSE)
+            self.wait_for_progress(server, id, done)
             workers = self.local_workers(server)
             if workers and server.running(id):
                 kill(self.random.choice(workers))
@@ -113,11 +119,11 @@ class Kills(ClusterTest):
                 server.kill()
                 server.start()
                 servers += 1
-            victim = self.random.randrange(WORKERS)
+            done, victim = server.done(id), self.random.randrange(WORKERS)
             workers[victim] = self.replaced(workers[victim], server)
             kills += 1
-            # Long enough for a chunk to be computed by whoever lives.
             time.sleep(self.random.uniform(0.6, 1.4) * 2 * PAUSE)
+            self.wait_for_progress(server, id, done)
         self.assertEqual(servers, 3)
         self.check(server, id, kills + servers)
 
@@ -183,9 +189,11 @@ class Faults(ClusterTest):
         self.assertEqual(job["state"], "succeeded", job)
         self.assertEqual(server.output(id), self.expected(self.path("part.txt", self.bases),
                                                           "--chunk", self.CHUNK))
-        check_ledger(self, server, [id])
+        # The other too may be missed, where the machine is so busy that it says nothing for a second.
+        lost = sum(kind == "lost" for _, kind, _ in check_ledger(self, server, [id]))
+        self.assertGreaterEqual(lost, 1)
         extra = job["progress"]["tokens_computed"] - self.BASES
-        self.assertLessEqual(extra, 5 * self.CHUNK)
+        self.assertLessEqual(extra, lost * 2 * 5 * self.CHUNK)
 
     def test_a_job_that_kills_workers_is_parked(self):
         server = self.server("--workers", 1, "--lease", 2)

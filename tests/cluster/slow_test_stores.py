@@ -14,7 +14,8 @@ from cluster import LONG, PATIENCE, SOURCE, ClusterTest, check_ledger, wait_for
 
 CHUNK = 4096
 BASES = 40 * CHUNK - 700
-AWAY = 60 if LONG else 15  # seconds
+AWAY = 60 if LONG else 30  # seconds; a server asks for 20
+UPLOADS = 25  # at a time: more than the threads that answer other requests
 
 
 class FullDisk(ClusterTest):
@@ -49,7 +50,7 @@ class FullDisk(ClusterTest):
         wait_for("a worker to see it", lambda: "No space left" in
                  (self.folder / "worker.err").read_text())
         status, headers, body = server.request("POST", "/v1/files?name=x", b"ACGT" * (1 << 20))
-        self.assertGreaterEqual(status, 400)
+        self.assertEqual(status, 507)
         self.assertEqual(headers["Content-Type"], "application/problem+json")
         problem = json.loads(body)["detail"]
         self.assertIn("No space left", problem)
@@ -65,8 +66,8 @@ class FullDisk(ClusterTest):
         self.assertEqual(server.over(second)["state"], "succeeded")
         self.assertEqual(server.output(second), self.wanted)
         self.assertEqual(server.stop(), 0)
-        said = sorted({line.split("longwave: ")[1] for line in server.errors().splitlines()
-                       if line.startswith("longwave: ")})
+        said = sorted({line.split(" warning ")[1] for line in server.errors().splitlines()
+                       if " warning " in line})
         print(f"\nfull disk: {done} of 40 chunks were done; an upload said {status} {problem!r}; the "
               f"server said {said}", flush=True)
 
@@ -157,9 +158,13 @@ class AwayObjects(ClusterTest):
         s3.set_away(True)
         began, before = time.monotonic(), server.done(id)
         answers = []
-        client = threading.Thread(target=lambda: answers.append(
-            server.request("POST", "/v1/files?name=x", b"ACGT" * 100)))
-        client.start()
+        clients = [threading.Thread(target=lambda: answers.append(
+            server.request("POST", "/v1/files?name=x", b"ACGT" * 100))) for _ in range(UPLOADS)]
+        for client in clients:
+            client.start()
+        # What does not need the store is answered while uploads wait for it.
+        self.assertEqual(server.json("GET", "/v1/jobs")["jobs"][0]["id"], id)
+        self.assertEqual(answers, [])
         time.sleep(AWAY)
         during = server.done(id) - before
         s3.set_away(False)
@@ -169,12 +174,17 @@ class AwayObjects(ClusterTest):
         self.assertEqual(server.output(id), wanted)
         check_ledger(self, server, [id])
         self.assertGreater(s3.refused, 0)
-        client.join()
-        (status, _, body), = answers
-        self.assertIn(status, (201, 503), body)
+        for client in clients:
+            client.join()
+        self.assertEqual(len(answers), UPLOADS)
+        for status, headers, body in answers:
+            self.assertEqual(status, 503, body)
+            self.assertEqual(headers["Content-Type"], "application/problem+json")
+            self.assertEqual(headers["Retry-After"], "5")
+        server.upload(b"ACGT" * 100, "x")
         print(f"\nobject store away for {AWAY} s: {s3.refused} requests refused, {during} chunks "
               f"committed meanwhile, the job over {time.monotonic() - healed:.1f} s after, "
-              f"{job['progress']['tokens_computed'] - BASES} tokens computed again; an upload "
+              f"{job['progress']['tokens_computed'] - BASES} tokens computed again; uploads "
               f"meanwhile: {status}", flush=True)
 
 

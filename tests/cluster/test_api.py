@@ -1,9 +1,10 @@
 """Requests that are wrong, and what is said to them; ranges, pages and keys."""
 
+import http.client
 import json
 import unittest
 
-from cluster import IDS, TEXT, ClusterTest, Refusals, wait_for
+from cluster import IDS, ClusterTest, Refusals, wait_for
 
 
 class Api(Refusals, ClusterTest):
@@ -19,12 +20,12 @@ class Api(Refusals, ClusterTest):
                 ({"model": "../h3-dna"}, '"../h3-dna"'),
                 ({"model": 5}, "model 5: must be a string"),
                 ({"model": None}, "model null"),
-                ({"model": "s4d"}, "S4D"),
-                ({"model": TEXT.name}, "attention"),
+                ({"model": "s4d"}, 'task "score": must be transform with model s4d'),
+                ({"task": "transform"}, 'task "transform": must be one of score, embed'),
+                ({"window": 5}, "window 5 is for task embed, not score"),
                 ({"input": "feedfeedfeedfeed"}, 'input "feedfeedfeedfeed"'),
                 ({"input": ["x"]}, 'input ["x"]'),
                 ({"task": "guess"}, 'task "guess"'),
-                ({"task": "generate"}, 'task "generate"'),
                 ({"chunk": 0}, "chunk 0"),
                 ({"chunk": -5}, "chunk -5"),
                 ({"chunk": 1.5}, "chunk 1.5"),
@@ -74,7 +75,8 @@ class Api(Refusals, ClusterTest):
         key = {"Idempotency-Key": "once"}
         first = self.api.json("POST", "/v1/jobs", job, 201, key)["id"]
         self.assertEqual(self.api.json("POST", "/v1/jobs", job, 200, key)["id"], first)
-        self.refused(409, "once", "POST", "/v1/jobs", json.dumps({**job, "chunk": 5}), **key)
+        for more in ({"chunk": 5}, {"priority": 1}, {"trace": True}, {"task": "embed"}):
+            self.refused(409, "once", "POST", "/v1/jobs", json.dumps({**job, **more}), **key)
         self.refused(400, "Idempotency-Key", "POST", "/v1/jobs", json.dumps(job),
                      **{"Idempotency-Key": "k" * 300})
         self.assertEqual(len(self.api.json("GET", "/v1/jobs")["jobs"]), 1)
@@ -112,6 +114,24 @@ class Api(Refusals, ClusterTest):
         status, headers, got = self.api.request("HEAD", target)
         self.assertEqual((status, headers["Content-Length"], got), (200, str(size), b""))
 
+    def test_an_output_that_was_damaged_is_cut_short(self):
+        id = self.api.submit(self.genome(1000), chunk=300)
+        wait_for("the job", lambda: self.api.job(id)["state"] == "succeeded")
+        whole, target = self.api.output(id), f"/v1/jobs/{id}/output"
+        before, damaged = (next((self.folder / f"data/objects/jobs/{id}").glob(f"*/{k}.output"))
+                           for k in (0, 1))
+        content = bytearray(damaged.read_bytes())
+        content[7] ^= 1
+        damaged.write_bytes(content)
+        first = 128 + before.stat().st_size
+        last = first + len(content) - 1
+        for headers in ({}, {"Range": f"bytes={first}-{last}"}, {"Range": f"bytes={first - 1}-"}):
+            with self.assertRaises(http.client.IncompleteRead):
+                self.api.request("GET", target, headers=headers)
+        self.assertIn("its SHA-256 is", self.api.errors())
+        status, _, got = self.api.request("GET", target, headers={"Range": f"bytes={last + 1}-"})
+        self.assertEqual((status, got), (206, whole[last + 1:]))
+
     def test_no_output_before_the_end(self):
         ids = self.npy("ids.npy", [300])
         id = self.api.submit(ids.read_bytes(), "ids.npy", model=IDS.name)
@@ -124,11 +144,34 @@ class Api(Refusals, ClusterTest):
         for request in (b"nonsense\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01\x00\xff" * 9,
                         b"GET / HTTP/1.1\r\nx: " + b"y" * 20000 + b"\r\n\r\n",
                         b"GET /%zz HTTP/1.1\r\n\r\n",
-                        b"POST /v1/jobs HTTP/1.1\r\nContent-Length: -5\r\n\r\n"):
+                        b"POST /v1/jobs HTTP/1.1\r\nContent-Length: -5\r\n\r\n",
+                        # Where two ways of counting would give two ends.
+                        b"POST /v1/jobs HTTP/1.1\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{} ",
+                        b"POST /v1/jobs HTTP/1.1\r\nContent-Length: 2\r\n"
+                        b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+                        b"POST /v1/jobs HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n"):
             with self.subTest(request=request[:20]):
                 self.assertRegex(self.raw(request).split(b"\r\n")[0],
                                  b" 431 " if len(request) > 20000 else b" 400 ")
         self.assertEqual(self.api.json("GET", "/healthz"), {"status": "ok"})
+
+    def test_no_path_leads_out(self):
+        for target in (b"/v1/../../../etc/passwd", b"/..", b"/v1/files/../../jobs.sqlite",
+                       b"/v1/jobs/%2e%2e%2f%2e%2e%2fjobs.sqlite", b"/v1/files/" + b"x" * 5000):
+            with self.subTest(target=target):
+                head, _, body = self.raw(b"GET " + target + b" HTTP/1.1\r\n\r\n").partition(b"\r\n\r\n")
+                self.assertIn(b" 404 ", head.split(b"\r\n")[0])
+                self.assertLess(len(json.loads(body)["detail"]), 300)
+        for name in ("..", "%2e%2e", "a%0ab", "%ff"):
+            self.api.request("POST", f"/v1/files?name={name}", b"x")
+        kept = [path for path in self.folder.rglob("*") if path.is_file() and path.read_bytes() == b"x"]
+        self.assertTrue(all(path.parent.name == "files" for path in kept), kept)
+
+    def test_a_body_without_a_length_has_an_end(self):
+        chunk = b"8000\r\n" + b" " * 0x8000 + b"\r\n"
+        answer = self.raw(b"POST /v1/jobs HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + 9 * chunk)
+        self.assertIn(b" 413 ", answer.split(b"\r\n")[0])
+        self.assertIn(b"body: more than 262144 bytes", answer)
 
     def test_an_upload_cut_short_leaves_nothing(self):
         for request in (b"POST /v1/files HTTP/1.1\r\nContent-Length: 1000\r\n\r\nACGT",

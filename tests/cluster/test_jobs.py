@@ -38,6 +38,28 @@ class Jobs(ClusterTest):
                                              jobs["logits"]).rglob("*") if path.is_file())
         self.assertEqual(kept, [*(f"{k}.output" for k in range(5)), "manifest.json"])
 
+    def test_a_boundary_that_is_not_the_one_committed_is_refused(self):
+        """Another sequence's, good in itself: of this model, position and checksum."""
+        server = self.server("--workers", 0)
+        worker = self.worker(server)
+        other, job = (server.submit(bases * 4096, chunk=256) for bases in ("ACGT", "GATC"))
+        wait_for("chunks of both", lambda: min(server.done(other), server.done(job)) >= 2)
+        worker.kill()
+        worker.wait()
+        kept = {}
+        for id in (other, job):
+            paths = (self.folder / "data/objects/jobs" / id).glob("*/*.boundary")
+            kept[id] = {int(path.stem): path for path in sorted(paths)}
+        for chunk, path in kept[job].items():
+            if chunk in kept[other]:
+                path.write_bytes(kept[other][chunk].read_bytes())
+        self.assertIn(server.done(job) - 1, kept[other])
+        self.worker(server)
+        failed = server.over(job)
+        self.assertEqual(failed["state"], "failed", failed)
+        self.assertRegex(failed["error"], r"boundary: its SHA-256 is \w+, it was written with \w+")
+        self.assertEqual(server.over(other)["state"], "succeeded")
+
     def test_ids_and_fasta(self):
         server = self.server()
         ids = self.npy("ids.npy", [i * 37 % 104 for i in range(100)])
@@ -49,8 +71,7 @@ class Jobs(ClusterTest):
         fasta = b">x\nACGT\nacgtn\n"
         job = server.submit(fasta, "x.fa")
         self.assertEqual(server.over(job)["output"]["shape"], [9])
-        for content, name, said in ((b">x\nAC\n>y\nGT\n", "x.fa", "several sequences"),
-                                    (b"", "x.txt", "empty"),
+        for content, name, said in ((b"", "x.txt", "empty"),
                                     (b"\x93NUMPYx", "x.npy", "npy")):
             job = server.over(server.submit(content, name))
             self.assertEqual(job["state"], "failed")

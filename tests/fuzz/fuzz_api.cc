@@ -11,6 +11,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "boost/json/parse.hpp"
+#include "scheduler/finish_job.h"
+#include "scheduler/protocol/messages.h"
 #include "services/cluster/api.h"
 #include "tests/fuzz/fuzz_check.h"
 
@@ -33,12 +35,40 @@ class Fuzzed {
     objects_ = *ObjectStore::Open("file://" + folder_ + "/objects");
     models_ = std::make_unique<ModelCatalog>(folder_ + "/models");
     WriteModel();
-    FUZZ_CHECK(jobs_->AddFile({"f", "a.txt", std::string(64, '0'), 4, 1}).ok());
+    Restore();
     const Api::Stores stores{*jobs_, *tokens_, *sessions_, *objects_, *models_};
     open_ = std::make_unique<Api>(stores, Authenticator::Options{});
     guarded_ = std::make_unique<Api>(stores, Authenticator::Options{true, kToken});
   }
   ~Fuzzed() { std::filesystem::remove_all(folder_); }
+
+  // Puts back what is always there, and takes away all else: file f, job j, which succeeded, and
+  // session s.
+  void Restore() {
+    const absl::StatusOr<std::vector<Job>> jobs = jobs_->List({}, INT64_MAX, 100);
+    FUZZ_CHECK(jobs.ok());
+    for (const Job& job : *jobs) {
+      if (job.id == "j") continue;
+      if (!IsOver(job.state)) FUZZ_CHECK(jobs_->Cancel(job.id, 1).ok());
+      FUZZ_CHECK(jobs_->Delete(job.id).ok());
+      if (job.spec.input != "f") FUZZ_CHECK(jobs_->DeleteFile(job.spec.input).ok());
+    }
+    if (!jobs_->GetFile("f").ok()) {
+      FUZZ_CHECK(jobs_->AddFile({"f", "a.txt", std::string(64, '0'), 4, 1}).ok());
+    }
+    if (!jobs_->Get("j").ok()) MakeJob();
+    const absl::StatusOr<Session> session = sessions_->Get("default/s");
+    if (session.ok() && session->version == 1) return;
+    if (session.ok()) FUZZ_CHECK(sessions_->Delete("default/s").ok());
+    Session fresh;
+    fresh.id = "default/s";
+    fresh.tenant = kDefaultTenant;
+    fresh.model = "tiny";
+    fresh.model_hash = models_->Find("tiny")->hash;
+    fresh.created_ms = fresh.updated_ms = 1;
+    fresh.pending = "65";
+    FUZZ_CHECK(sessions_->Create(fresh).ok());
+  }
 
   ApiResponse Ask(ApiRequest request, bool guarded) {
     Api& api = guarded ? *guarded_ : *open_;
@@ -70,6 +100,22 @@ class Fuzzed {
   }
 
  private:
+  void MakeJob() {
+    NewJob job;
+    job.id = "j";
+    job.spec.model = "tiny";
+    job.spec.input = "f";
+    FUZZ_CHECK(jobs_->Create(job, 1).ok());
+    FUZZ_CHECK(jobs_->SetPlan("j", {4, 1}, 1).ok());
+    const auto leases = jobs_->LeaseChunks({{"w", 1 << 20}}, 1);
+    FUZZ_CHECK(leases.ok() && leases->at(0).has_value());
+    const ChunkKey key = leases->at(0)->key;
+    const auto output = objects_->Write(OutputName("j", key.epoch, 0), std::string(16, 'x'));
+    FUZZ_CHECK(output.ok());
+    FUZZ_CHECK(jobs_->CommitChunks({{key, {0, key.epoch, 16, output->sha256, ""}}}, 1)->at(0).ok());
+    FUZZ_CHECK(FinishJob(*jobs_->Get("j"), *jobs_, *objects_, 1).ok());
+  }
+
   void WriteModel() {
     const std::string folder = folder_ + "/models/tiny";
     std::filesystem::create_directories(folder);
@@ -96,8 +142,8 @@ class Fuzzed {
 };
 
 void CheckResponse(const ApiResponse& response) {
-  static const auto* known = new std::set<int>{200, 201, 204, 206, 304, 400, 401, 403, 404,
-                                               405, 409, 413, 416, 429, 503, 504};
+  static const auto* known = new std::set<int>{200, 201, 204, 206, 304, 400, 401, 403,
+                                               404, 405, 409, 413, 416, 429, 503, 504};
   if (!known->contains(response.status)) {
     std::fprintf(stderr, "%d %s\n", response.status, response.body.c_str());
   }
@@ -146,6 +192,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   ApiResponse response = fuzzed.Ask(request, guarded);
   if (response.later) {
     response.later();  // no worker will ever end it
+    fuzzed.Restore();
     return 0;
   }
   CheckResponse(response);
@@ -161,5 +208,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     }
     fuzzed.RemoveTokens();
   }
+  fuzzed.Restore();
   return 0;
 }

@@ -73,8 +73,8 @@ class Fuzzed {
 
  private:
   asio::awaitable<void> Serve(tcp::socket socket) {
-    const SessionContext shared{*api_,     *objects_, handlers_,
-                                stopping_, streams_,  std::chrono::seconds(5)};
+    const SessionContext shared{
+        *api_, *objects_, handlers_, handlers_, stopping_, streams_, std::chrono::seconds(5)};
     HttpSession<tcp::socket> session(std::move(socket), shared);
     co_await session.Run();
   }

@@ -36,7 +36,8 @@ WINDOW = 96 << 20  # in which the packer finds what it has seen before: a progra
 TESTS = ["kernels_cuda_test", "worker_test", "golden_test", "golden_slow_test", "links_cuda_test"]
 DATA = ["tests/golden/*/*.json", "tests/golden/*/*.safetensors", "examples/*/*.json",
         "examples/*/*.safetensors", "examples/*.gz", "examples/*.txt", "tests/bench/gpu_peers.py",
-        "tests/bench/two_gpus.py", "tests/bench/random_model.py"]
+        "tests/bench/scaling.py", "tests/bench/bench_cluster.py", "tests/bench/random_model.py",
+        "tests/bench/pipeline.py", "tests/cluster/cluster.py", "tests/cli/support.py"]
 
 # Every Linux with a C++ compiler's runtime has these, and mixing in another machine's would break it.
 SYSTEM = re.compile(r"^(linux-vdso|ld-linux.*|lib(c|m|pthread|dl|rt|resolv|util|stdc\+\+|gcc_s))\.so")

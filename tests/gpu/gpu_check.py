@@ -112,7 +112,7 @@ def environment(about, programs):
                "a Python's nvidia packages")
     folders += [f for f in cuda_folders(OPTIONAL_LIBRARIES)[0] if f not in folders]
     paths = [programs / "lib", *folders, os.environ.get("LD_LIBRARY_PATH", "")]
-    result = dict(os.environ, LONGWAVE_SOURCE=str(HERE))
+    result = dict(os.environ, LONGWAVE_SOURCE=str(HERE), LONGWAVE=str(programs / "bin" / "longwave"))
     result["LD_LIBRARY_PATH"] = ":".join(str(path) for path in paths if path)
     return result
 
@@ -282,7 +282,7 @@ def main():
     options.programs /= "bin"
     if options.env:
         print(f"export PATH='{options.programs}':\"$PATH\"")
-        for name in ("LD_LIBRARY_PATH", "LONGWAVE_SOURCE"):
+        for name in ("LD_LIBRARY_PATH", "LONGWAVE_SOURCE", "LONGWAVE"):
             print(f"export {name}='{env[name]}'")
         return
     if options.run is not None:

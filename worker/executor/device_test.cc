@@ -127,6 +127,42 @@ TEST_P(DeviceTest, AnySplitIsTheModelOfTheCpu) {
   }
 }
 
+// State and caches of a runner, taken up by another one, and what each chunk added to the caches.
+TEST_P(DeviceTest, ASequenceGoesOnInAnotherRunner) {
+  const std::shared_ptr<const Model> model = Make(HybridConfig(), Options());
+  const std::vector<int32_t> tokens = Tokens(90, model->config().vocab_size);
+  const auto first = Runner(model, 64), second = Runner(model, 64);
+  const int64_t vocab = model->config().vocab_size;
+  const Floats want = Logits(*first, tokens, {40, 20, 1, 1, 28});
+  first->Reset();
+  std::vector<std::vector<CacheRows>> added;
+  for (const auto& [begin, count] : {std::pair{0, 40}, std::pair{40, 20}}) {
+    ASSERT_EQ(first->Forward({tokens.data() + begin, static_cast<size_t>(count)}),
+              absl::OkStatus());
+    const auto rows = first->ExportCaches(begin);
+    ASSERT_TRUE(rows.ok()) << rows.status();
+    added.push_back(*rows);
+  }
+  const absl::StatusOr<HostState> state = first->ExportState();
+  ASSERT_TRUE(state.ok()) << state.status();
+  (void)Logits(*second, std::vector<int32_t>(tokens.begin(), tokens.begin() + 7), {7});
+  EXPECT_TRUE(absl::IsFailedPrecondition(second->Seek(60)));
+  ASSERT_EQ(second->Seek(0), absl::OkStatus());
+  for (const auto& rows : added) ASSERT_EQ(second->AppendCaches(rows), absl::OkStatus());
+  EXPECT_FALSE(second->AppendCaches({}).ok());
+  ASSERT_EQ(second->Seek(60), absl::OkStatus());
+  ASSERT_EQ(second->ImportState(*state), absl::OkStatus());
+  Floats got(30 * vocab);
+  int64_t at = 0;
+  for (const int64_t n : {1, 1, 28}) {
+    ASSERT_EQ(second->Forward({tokens.data() + 60 + at, static_cast<size_t>(n)}), absl::OkStatus());
+    ASSERT_EQ(second->Logits(0, n, absl::MakeSpan(got).subspan(at * vocab, n * vocab)),
+              absl::OkStatus());
+    at += n;
+  }
+  EXPECT_EQ(got, Floats(want.begin() + 60 * vocab, want.end()));
+}
+
 TEST_P(DeviceTest, ABatchIsItsSequences) {
   constexpr int64_t kBatch = 3, kLength = 21;
   for (const ModelConfig& config : {PureConfig(), HybridConfig()}) {

@@ -31,6 +31,8 @@ class Sampler {
 
   // Internal where a logit is not finite: then the model's arithmetic has failed.
   absl::StatusOr<int32_t> Sample(absl::Span<const float> logits);
+  // As if so many tokens had been sampled: each that is drawn takes one number.
+  void Skip(int64_t tokens) { random_.discard(static_cast<unsigned long long>(tokens)); }
 
  private:
   struct Candidate {

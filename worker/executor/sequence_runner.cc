@@ -75,12 +75,13 @@ void SequenceRunner::Reset() {
 }
 
 absl::Status SequenceRunner::Seek(int64_t position) {
-  if (position > 0 && model_->attention_layers() > 0) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("a sequence cannot be resumed at ", position, ": the model has ",
-                     model_->attention_layers(), " attention layers"));
+  for (KvCache& cache : state_.caches) {
+    if (position == 0) cache.Clear();
+    if (cache.tokens() == position) continue;
+    return absl::FailedPreconditionError(absl::StrCat(
+        "a sequence cannot be resumed at ", position, ": the model has ",
+        model_->attention_layers(), " attention layers, whose caches hold ", cache.tokens()));
   }
-  for (KvCache& cache : state_.caches) cache.Clear();
   state_.position = position;
   length_ = 0;
   stepped_ = false;
@@ -92,6 +93,26 @@ absl::Status SequenceRunner::Resume(int64_t position, const HostState& host) {
   LONGWAVE_RETURN_IF_ERROR(reset_);
   LONGWAVE_RETURN_IF_ERROR(Seek(position));
   return ImportState(host);
+}
+
+absl::StatusOr<std::vector<CacheRows>> SequenceRunner::ExportCaches(int64_t first) {
+  std::vector<CacheRows> caches;
+  for (const KvCache& cache : state_.caches) {
+    absl::StatusOr<CacheRows> rows = cache.Export(first, stream_);
+    if (!rows.ok()) return rows.status();
+    caches.push_back(*std::move(rows));
+  }
+  return caches;
+}
+
+absl::Status SequenceRunner::AppendCaches(const std::vector<CacheRows>& caches) {
+  const int64_t layers = model_->attention_layers();
+  LONGWAVE_RETURN_IF_ERROR(
+      CheckRange("caches", "layers", static_cast<int64_t>(caches.size()), layers, layers));
+  for (int64_t i = 0; i < layers; ++i) {
+    LONGWAVE_RETURN_IF_ERROR(state_.caches[i].Append(caches[i], stream_));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status SequenceRunner::CheckTokens(absl::Span<const int32_t> tokens,

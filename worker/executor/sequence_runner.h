@@ -83,12 +83,18 @@ class SequenceRunner {
     return model_->ImportState(host, state_, stream_);
   }
 
+  // Attention's caches, one for each such layer: of the tokens from `first` on, and back behind
+  // those that are there.
+  absl::StatusOr<std::vector<CacheRows>> ExportCaches(int64_t first);
+  absl::Status AppendCaches(const std::vector<CacheRows>& caches);
+
   // A sequence goes on where ExportState() was called, perhaps in another process, after `position`
   // tokens. FailedPrecondition for a model with attention, whose caches are not in the state.
   absl::Status Resume(int64_t position, const HostState& host);
 
-  // The same where the states come with a StateFlow: what comes next, with a flow, are the tokens
-  // after `position`. Losses that are under way may be taken all the same.
+  // The same where the states come with a StateFlow, or with ImportState(): what comes next are the
+  // tokens after `position`. Losses that are under way may be taken all the same.
+  // FailedPrecondition unless attention's caches hold `position` tokens; 0 empties them.
   absl::Status Seek(int64_t position);
 
   // Until all that was queued is done.

@@ -17,10 +17,11 @@ int64_t Size(absl::Span<const int32_t> tokens) { return static_cast<int64_t>(tok
 // Cuts the present sequence into chunks, reading one token further than the chunk it gives.
 class ChunkReader {
  public:
-  ChunkReader(TokenInput& input, int64_t chunk)
-      : input_(input), chunk_(chunk), buffer_(chunk + 1) {}
+  // `steps` more tokens follow those of the input, and are made.
+  ChunkReader(TokenInput& input, int64_t chunk, int64_t steps)
+      : input_(input), chunk_(chunk), steps_(steps), buffer_(chunk + 1) {}
 
-  // No tokens: the end.
+  // Neither tokens nor steps: the end.
   absl::StatusOr<TokenChunk> Next() {
     if (more_) buffer_[0] = buffer_[chunk_];
     const int64_t kept = more_ ? 1 : 0;
@@ -30,26 +31,21 @@ class ChunkReader {
     more_ = tokens > chunk_;
     TokenChunk chunk;
     chunk.tokens = absl::MakeConstSpan(buffer_).subspan(0, std::min(tokens, chunk_));
-    if (more_) chunk.lookahead = buffer_[chunk_];
+    if (more_) {
+      chunk.lookahead = buffer_[chunk_];
+    } else {
+      chunk.steps = std::min(steps_, chunk_ - tokens);
+      steps_ -= chunk.steps;
+    }
     return chunk;
   }
 
  private:
   TokenInput& input_;
-  int64_t chunk_;
+  int64_t chunk_, steps_;
   std::vector<int32_t> buffer_;
   bool more_ = false;  // buffer_[chunk_] holds the next chunk's first token
 };
-
-absl::Status CheckFinite(absl::Span<const float> values, int64_t first_row, int64_t width) {
-  for (size_t i = 0; i < values.size(); ++i) {
-    if (!std::isfinite(values[i])) {
-      return absl::InvalidArgumentError(absl::StrCat("the input at (", first_row + i / width, ", ",
-                                                     i % width, ") is ", values[i]));
-    }
-  }
-  return absl::OkStatus();
-}
 
 }  // namespace
 
@@ -152,20 +148,78 @@ absl::Status LogitsTask::Values(const TokenChunk& chunk, SequenceRunner& runner,
   return status;
 }
 
+absl::Status CheckFinite(absl::Span<const float> values, int64_t first_row, int64_t width) {
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (!std::isfinite(values[i])) {
+      return absl::InvalidArgumentError(absl::StrCat("the input at (", first_row + i / width, ", ",
+                                                     i % width, ") is ", values[i]));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status TransformTask::Forward(const TokenChunk& chunk, SequenceRunner& runner,
+                                    StateFlow* flow) {
+  absl::Status finite = CheckFinite(chunk.rows, runner.position(), d_model_);
+  if (!finite.ok()) return finite;
+  y_.resize(chunk.rows.size());
+  return runner.Transform(chunk.rows, absl::MakeSpan(y_), flow);
+}
+
+absl::Status TransformTask::Values(const TokenChunk& chunk, SequenceRunner& runner,
+                                   FloatSink sink) {
+  return sink(y_);
+}
+
+absl::Status GenerateTask::Forward(const TokenChunk& chunk, SequenceRunner& runner,
+                                   StateFlow* flow) {
+  return chunk.tokens.empty() ? absl::OkStatus() : runner.Forward(chunk.tokens, flow);
+}
+
+absl::Status GenerateTask::Values(const TokenChunk& chunk, SequenceRunner& runner, FloatSink sink) {
+  if (chunk.lookahead.has_value()) return absl::OkStatus();  // the prompt goes on
+  absl::Status status;
+  if (!chunk.tokens.empty()) status = Make(Size(chunk.tokens), runner);
+  for (int64_t i = 0; status.ok() && i < chunk.steps; ++i) {
+    const int32_t last = static_cast<int32_t>(carry_[0]);
+    status = runner.Forward({&last, 1});
+    if (status.ok()) status = Make(1, runner);
+  }
+  return status;
+}
+
+absl::Status GenerateTask::Make(int64_t rows, SequenceRunner& runner) {
+  const int64_t made = static_cast<int64_t>(carry_[1]);
+  if (made != sampled_) {  // another sequence, or one that goes on here
+    sampler_ = Sampler(options_);
+    sampler_.Skip(made);
+    sampled_ = made;
+  }
+  absl::Status status = runner.Logits(rows - 1, 1, absl::MakeSpan(logits_));
+  if (!status.ok()) return status;
+  const absl::StatusOr<int32_t> token = sampler_.Sample(logits_);
+  if (!token.ok()) return token.status();
+  ++sampled_;
+  carry_ = {static_cast<double>(*token), static_cast<double>(made + 1)};
+  return made_(*token);
+}
+
 absl::StatusOr<int64_t> RunSequence(ChunkTask& task, SequenceRunner& runner, TokenInput& input,
-                                    int64_t chunk, FloatSink sink, ProgressFn progress) {
+                                    int64_t chunk, FloatSink sink, ProgressFn progress,
+                                    int64_t steps) {
   runner.Reset();
   task.Reset();
-  return ContinueSequence(task, runner, input, chunk, sink, progress);
+  return ContinueSequence(task, runner, input, chunk, sink, progress, steps);
 }
 
 absl::StatusOr<int64_t> ContinueSequence(ChunkTask& task, SequenceRunner& runner, TokenInput& input,
-                                         int64_t chunk, FloatSink sink, ProgressFn progress) {
-  ChunkReader reader(input, chunk);
+                                         int64_t chunk, FloatSink sink, ProgressFn progress,
+                                         int64_t steps) {
+  ChunkReader reader(input, chunk, steps);
   while (true) {
     absl::StatusOr<TokenChunk> next = reader.Next();
     if (!next.ok()) return next.status();
-    if (next->tokens.empty()) return runner.position();
+    if (next->tokens.empty() && next->steps == 0) return runner.position() - steps;
     absl::Status status = task.Forward(*next, runner);
     if (status.ok()) status = task.Values(*next, runner, sink);
     if (status.ok()) status = progress(runner.position());
@@ -177,58 +231,21 @@ absl::Status RunTransform(SequenceRunner& runner, NpyReader& input, int64_t rows
                           FloatSink sink, ProgressFn progress) {
   const int64_t width = runner.model().config().d_model;
   const int64_t most = std::min(chunk, rows);
-  std::vector<float> x(most * width), y(most * width);
+  std::vector<float> x(most * width);
+  TransformTask task(width);
   runner.Reset();
   for (int64_t first = 0; first < rows; first += most) {
-    const int64_t values = std::min(most, rows - first) * width;
-    const absl::Span<float> in = absl::MakeSpan(x).first(values);
-    const absl::Span<float> out = absl::MakeSpan(y).first(values);
-    absl::StatusOr<int64_t> got = input.ReadFloats(in);
+    TokenChunk part;
+    const absl::Span<float> in = absl::MakeSpan(x).first(std::min(most, rows - first) * width);
+    const absl::StatusOr<int64_t> got = input.ReadFloats(in);
     if (!got.ok()) return got.status();
-    absl::Status status = CheckFinite(in, first, width);
-    if (status.ok()) status = runner.Transform(in, out);
-    if (status.ok()) status = sink(out);
-    if (status.ok()) status = progress(first + values / width);
-    if (!status.ok()) return status;
-  }
-  return absl::OkStatus();
-}
-
-absl::Status GenerateTask::Prompt(absl::Span<const int32_t> tokens, SequenceRunner& runner) {
-  rows_ = Size(tokens);
-  return runner.Forward(tokens);
-}
-
-absl::StatusOr<int32_t> GenerateTask::Next(SequenceRunner& runner) {
-  absl::Status status = runner.Logits(rows_ - 1, 1, absl::MakeSpan(logits_));
-  if (!status.ok()) return status;
-  return sampler_.Sample(logits_);
-}
-
-absl::StatusOr<int64_t> RunGenerate(GenerateTask& task, SequenceRunner& runner, TokenInput& input,
-                                    int64_t chunk, int64_t max_new_tokens, TokenSink sink,
-                                    ProgressFn progress) {
-  ChunkReader reader(input, chunk);
-  runner.Reset();
-  while (true) {
-    absl::StatusOr<TokenChunk> next = reader.Next();
-    if (!next.ok()) return next.status();
-    if (next->tokens.empty()) break;
-    absl::Status status = task.Prompt(next->tokens, runner);
+    part.rows = in;
+    absl::Status status = task.Forward(part, runner, nullptr);
+    if (status.ok()) status = task.Values(part, runner, sink);
     if (status.ok()) status = progress(runner.position());
     if (!status.ok()) return status;
   }
-  const int64_t prompt = runner.position();
-  for (int64_t made = 1; made <= max_new_tokens; ++made) {
-    absl::StatusOr<int32_t> token = task.Next(runner);
-    if (!token.ok()) return token.status();
-    absl::Status status = sink(*token);
-    // The last token needs no pass: nothing follows it.
-    if (status.ok() && made < max_new_tokens) status = task.Prompt({&*token, 1}, runner);
-    if (status.ok()) status = progress(prompt + made);
-    if (!status.ok()) return status;
-  }
-  return prompt;
+  return absl::OkStatus();
 }
 
 }  // namespace longwave

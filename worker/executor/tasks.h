@@ -11,7 +11,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
@@ -27,14 +29,16 @@ namespace longwave {
 
 // Takes values in the order of the output. An error stops the task and is passed on.
 using FloatSink = absl::FunctionRef<absl::Status(absl::Span<const float>)>;
-using TokenSink = absl::FunctionRef<absl::Status(int32_t)>;
+using TokenSink = std::function<absl::Status(int32_t)>;
 // Called after each chunk with the sequence's tokens so far. An error stops the task and is passed
 // on.
 using ProgressFn = absl::FunctionRef<absl::Status(int64_t tokens)>;
 
 struct TokenChunk {
-  absl::Span<const int32_t> tokens;  // at least one
-  std::optional<int32_t> lookahead;  // the token after them; none: the sequence ends here
+  absl::Span<const int32_t> tokens;  // at least one, but for what is said below
+  std::optional<int32_t> lookahead;  // the token after them; none: those that are given end here
+  absl::Span<const float> rows;      // transform: (n, d_model), in place of tokens
+  int64_t steps = 0;                 // generate: tokens to be run after them, each made before
 };
 
 class ChunkTask {
@@ -118,39 +122,61 @@ class LogitsTask final : public ChunkTask {
   std::vector<float> rows_;
 };
 
+// float32 rows through a stack of layers: (length, d_model).
+class TransformTask final : public ChunkTask {
+ public:
+  explicit TransformTask(int64_t d_model) : ChunkTask(0), d_model_(d_model) {}
+  absl::Status Forward(const TokenChunk& chunk, SequenceRunner& runner, StateFlow* flow) override;
+  absl::Status Values(const TokenChunk& chunk, SequenceRunner& runner, FloatSink sink) override;
+  std::vector<int64_t> OutputShape(int64_t length) const override { return {length, d_model_}; }
+
+ private:
+  int64_t d_model_;
+  std::vector<float> y_;
+};
+// InvalidArgument names a value that is not finite; `first_row`: that of values[0].
+absl::Status CheckFinite(absl::Span<const float> values, int64_t first_row, int64_t width);
+
+// Continues a prompt token by token: (max_new_tokens). The sequence is the prompt and all tokens
+// made but the last, which needs no pass; each token goes to `made` at once, none to the float
+// sink. The carry is the last token made and how many there are.
+class GenerateTask final : public ChunkTask {
+ public:
+  GenerateTask(const SamplerOptions& options, int64_t vocab, int64_t max_new_tokens, TokenSink made)
+      : ChunkTask(2),
+        options_(options),
+        sampler_(options),
+        max_new_tokens_(max_new_tokens),
+        made_(std::move(made)),
+        logits_(vocab) {}
+  absl::Status Forward(const TokenChunk& chunk, SequenceRunner& runner, StateFlow* flow) override;
+  absl::Status Values(const TokenChunk& chunk, SequenceRunner& runner, FloatSink sink) override;
+  std::vector<int64_t> OutputShape(int64_t length) const override { return {max_new_tokens_}; }
+
+ private:
+  // The next token, after the last of the `rows` that the runner saw at last.
+  absl::Status Make(int64_t rows, SequenceRunner& runner);
+  const SamplerOptions options_;
+  Sampler sampler_;
+  int64_t sampled_ = 0;  // by sampler_
+  int64_t max_new_tokens_;
+  TokenSink made_;
+  std::vector<float> logits_;
+};
+
 // The rest of the present sequence of `input`, from where `runner` and `task` stand, which is where
-// `input` goes on and a chunk starts; returns the sequence's length.
+// `input` goes on and a chunk starts; returns how many tokens it has. `steps`: generate's, after
+// those.
 absl::StatusOr<int64_t> ContinueSequence(ChunkTask& task, SequenceRunner& runner, TokenInput& input,
-                                         int64_t chunk, FloatSink sink, ProgressFn progress);
+                                         int64_t chunk, FloatSink sink, ProgressFn progress,
+                                         int64_t steps = 0);
 // The same from the sequence's start.
 absl::StatusOr<int64_t> RunSequence(ChunkTask& task, SequenceRunner& runner, TokenInput& input,
-                                    int64_t chunk, FloatSink sink, ProgressFn progress);
+                                    int64_t chunk, FloatSink sink, ProgressFn progress,
+                                    int64_t steps = 0);
 
 // `rows` rows of a float32 array through a stack of layers, from a zero state.
 absl::Status RunTransform(SequenceRunner& runner, NpyReader& input, int64_t rows, int64_t chunk,
                           FloatSink sink, ProgressFn progress);
-
-// Continues a prompt token by token.
-class GenerateTask {
- public:
-  explicit GenerateTask(const SamplerOptions& options, int64_t vocab)
-      : sampler_(options), logits_(vocab) {}
-  // A chunk of the prompt.
-  absl::Status Prompt(absl::Span<const int32_t> tokens, SequenceRunner& runner);
-  // REQUIRES: the runner has seen at least one token. The next token, which the runner has not
-  // seen.
-  absl::StatusOr<int32_t> Next(SequenceRunner& runner);
-
- private:
-  Sampler sampler_;
-  std::vector<float> logits_;
-  int64_t rows_ = 0;  // of the runner's last Forward
-};
-
-// The present sequence of `input` is the prompt; then `max_new_tokens` more, each to `sink` at
-// once. Returns the prompt's length. progress: the tokens of prompt and continuation.
-absl::StatusOr<int64_t> RunGenerate(GenerateTask& task, SequenceRunner& runner, TokenInput& input,
-                                    int64_t chunk, int64_t max_new_tokens, TokenSink sink,
-                                    ProgressFn progress);
 
 }  // namespace longwave

@@ -73,7 +73,8 @@ TEST(Exchange, SubscribersEarlyAndLateGetEverything) {
   for (int64_t i = 3; i < 6; ++i) published->Put(i, Tensor(i));
   ExpectAll(*early);
   ExpectAll(*after);
-  EXPECT_EQ(from->counts().zmq.sent_bytes, 12 * 1000);
+  // More where the machine is so busy that one asked again after half a second.
+  EXPECT_GE(from->counts().zmq.sent_bytes, 12 * 1000);
   EXPECT_EQ(to->counts().zmq.received_bytes, 6 * 1000);
 }
 

@@ -734,6 +734,35 @@ TEST(SequenceRunner, CacheBudget) {
   EXPECT_EQ((*free)->Forward(input.ids), absl::OkStatus());
 }
 
+TEST(SequenceRunner, ASequenceWithAttentionGoesOnInAnotherRunner) {
+  ThreadPool pool(1);
+  const std::shared_ptr<const Model> model = Loaded(RandomH3({.rotary = 4, .attention = {0, 2}}));
+  const Input input(*model, 700);
+  const auto whole = Runner(model, 300, pool), one = Runner(model, 300, pool),
+             other = Runner(model, 300, pool);
+  const Floats want = RunPieces(*whole, input, {300, 250, 1, 149});
+  std::vector<std::vector<CacheRows>> added;
+  Floats got;
+  for (const auto& [begin, count] : {std::pair{0, 300}, std::pair{300, 250}}) {
+    const Floats values = Step(*one, input, begin, count);
+    got.insert(got.end(), values.begin(), values.end());
+    added.push_back(*one->ExportCaches(begin));
+  }
+  Step(*other, input, 0, 17);  // another sequence's caches are there
+  EXPECT_TRUE(absl::IsFailedPrecondition(other->Seek(550)));
+  ASSERT_EQ(other->Seek(0), absl::OkStatus());
+  for (const auto& rows : added) ASSERT_EQ(other->AppendCaches(rows), absl::OkStatus());
+  ASSERT_EQ(other->Seek(550), absl::OkStatus());
+  ASSERT_EQ(other->ImportState(*one->ExportState()), absl::OkStatus());
+  for (const auto& [begin, count] : {std::pair{550, 1}, std::pair{551, 149}}) {
+    const Floats values = Step(*other, input, begin, count);
+    got.insert(got.end(), values.begin(), values.end());
+  }
+  EXPECT_TRUE(SameBytes(got, want));
+  added[0][0].keys.pop_back();
+  EXPECT_FALSE(other->AppendCaches(added[0]).ok());
+}
+
 TEST(SequenceRunner, LossesAreThoseOfTheLogits) {
   constexpr int64_t kLength = 50, kVocab = 11;
   ThreadPool pool(2);
