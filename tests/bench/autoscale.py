@@ -288,6 +288,14 @@ def summary(kind, found, fixed):
             "removed_busy_while_another_was_idle": wrong}
 
 
+def rounded(value):
+    if isinstance(value, dict):
+        return {key: rounded(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [rounded(one) for one in value]
+    return round(value, 1) if isinstance(value, float) else value
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--out", type=pathlib.Path, help="a folder for autoscale.json and its plots")
@@ -310,7 +318,11 @@ def main():
         report["runs"].append({**row, "samples": found["samples"], "removals": found["removed"]})
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "autoscale.json").write_text(json.dumps(report, indent=1) + "\n")
+        report = rounded(report)
+        text = json.dumps(report, separators=(",", ":"))
+        for key in ('"runs":', '{"policy"', '"samples":', '"removals":'):
+            text = text.replace(key, "\n" + key)
+        (options.out / "autoscale.json").write_text(text + "\n")
         for one in report["runs"]:
             (options.out / f"{one['policy']}.svg").write_text(autoscale_plot.plot(one))
     return 0 if good else 1

@@ -227,7 +227,7 @@ class WorkersTest(unittest.TestCase):
         container = self.worker(render_file("defaults"))["containers"][0]
         self.assertEqual(container["args"][0], "worker")
         self.assertEqual(arguments(container), {
-            "connect": "tcp://lw-longwave-workers:7601", "device": "cpu", "threads": "$(CPUS)",
+            "connect": "tcp://lw-longwave-workers:7601", "device": "cpu", "uid": "$(POD_UID)", "threads": "$(CPUS)",
             "link-listen": "tcp://0.0.0.0:7602", "link-advertise": "tcp://$(POD_IP):7602",
             "metrics-listen": "0.0.0.0:9464", "curve-key": "/secrets/curve/curve.key", "log-format": "json"})
         self.assertIn("resourceFieldRef", environment(container)["CPUS"])
