@@ -344,7 +344,7 @@ TEST_F(DispatcherTest, NothingCrossesFromOneSequenceToTheNext) {
     Tick();
   }
   // Chunk 1 hears of chunk 0's boundary; chunk 2 would have no use for chunk 1's.
-  EXPECT_THAT(Sent(), ElementsAre("u Committed", "v BoundaryReady", "v Committed"));
+  EXPECT_THAT(Sent(), ElementsAre("u Committed", "v BoundaryReady", "u Assign", "v Committed"));
 }
 
 TEST_F(DispatcherTest, ASerialJobsNextChunkWaitsForTheOneBefore) {
