@@ -150,42 +150,44 @@ absl::StatusOr<Job> JobStore::Create(const NewJob& job, int64_t now_ms) {
     absl::Status status = CheckQueue(change, job.tenant);
     if (!status.ok()) return status;
     const JobSpec& spec = job.spec;
-    status = change
-                 .Change(
-                     "INSERT INTO jobs (id, number, idempotency_key, model, model_hash, input, "
-                     "task, chunk, window_tokens, max_logits_bytes, output_columns, state, error, "
-                     "length, token_bytes, committed, epoch, computed, output_bytes, leased, "
-                     "not_before_ms, created_ms, started_ms, finished_ms, tenant, created_by, "
-                     "priority, time_limit_ms, start_boundary, start_position, trace, serial, "
-                     "sampling, next_chunk) "
-                     "SELECT $1, COALESCE(MAX(number), 0) + 1, $2, $3, $4, $5, $6, $7, $8, $9, "
-                     "$10, 'queued', '', -1, 0, 0, 0, 0, 0, 0, 0, $11, 0, 0, $12, $13, $14, $15, "
-                     "$16, $17, $18, $19, $20, 0 FROM jobs",
-                     {{job.id,
-                       key,
-                       spec.model,
-                       job.model_hash,
-                       spec.input,
-                       std::string(Name(spec.task)),
-                       spec.chunk,
-                       spec.window,
-                       spec.max_logits_bytes,
-                       job.columns,
-                       now_ms,
-                       job.tenant,
-                       job.created_by,
-                       job.priority,
-                       job.time_limit_ms,
-                       job.start_boundary,
-                       job.start_position,
-                       int64_t{job.trace},
-                       int64_t{job.serial},
-                       spec.task == Task::kGenerate ? FormatSampling(spec) : std::string()}})
-                 .status();
-    if (!status.ok()) return status;
-    created = change.Find(job.id);
-    if (created.ok()) change.Log(*created, "created", {});
-    return created.status();
+    const std::string insert = absl::StrCat(
+        "INSERT INTO jobs (id, number, idempotency_key, model, model_hash, input, "
+        "task, chunk, window_tokens, max_logits_bytes, output_columns, state, error, "
+        "length, token_bytes, committed, epoch, computed, output_bytes, leased, "
+        "not_before_ms, created_ms, started_ms, finished_ms, tenant, created_by, "
+        "priority, time_limit_ms, start_boundary, start_position, trace, serial, "
+        "sampling, next_chunk) "
+        "SELECT $1, COALESCE(MAX(number), 0) + 1, $2, $3, $4, $5, $6, $7, $8, $9, "
+        "$10, 'queued', '', -1, 0, 0, 0, 0, 0, 0, 0, $11, 0, 0, $12, $13, $14, $15, "
+        "$16, $17, $18, $19, $20, 0 FROM jobs RETURNING ",
+        JobColumns());
+    const absl::StatusOr<SqlResult> row = change.Run(
+        insert.c_str(), {{job.id,
+                          key,
+                          spec.model,
+                          job.model_hash,
+                          spec.input,
+                          std::string(Name(spec.task)),
+                          spec.chunk,
+                          spec.window,
+                          spec.max_logits_bytes,
+                          job.columns,
+                          now_ms,
+                          job.tenant,
+                          job.created_by,
+                          job.priority,
+                          job.time_limit_ms,
+                          job.start_boundary,
+                          job.start_position,
+                          int64_t{job.trace},
+                          int64_t{job.serial},
+                          spec.task == Task::kGenerate ? FormatSampling(spec) : std::string()}});
+    if (!row.ok()) return row.status();
+    absl::StatusOr<std::vector<Job>> jobs = JobsOf(*row);
+    if (!jobs.ok()) return jobs.status();
+    created = std::move(jobs->front());
+    change.Log(*created, "created", {});
+    return absl::OkStatus();
   });
   if (!status.ok()) return status;
   return created;

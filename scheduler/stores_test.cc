@@ -146,7 +146,7 @@ TEST_P(StoresTest, EventsAreReadFromWhereOneStopped) {
   EXPECT_EQ(planned.kind, "planned");
   EXPECT_EQ(planned.tenant, "x");
   EXPECT_EQ(planned.at_ms, 2);
-  EXPECT_EQ(planned.data, "{\"tokens\":10,\"chunks\":1}");
+  EXPECT_EQ(planned.data, "{\"tokens\":10,\"chunks\":1,\"sequences\":1}");
   // A number is not given twice, whatever is deleted.
   ASSERT_TRUE(store_->Cancel("b", 3).ok());
   const int64_t last = *store_->LastEvent();

@@ -4,7 +4,7 @@ puts its predictions beside runs.
 
     docs/benchmarks/scaling_page.py [--check]
 
-Reads scaling/*/results.json (tests/bench/scaling.py), pipeline.json (tests/bench/pipeline.py), and of the other
+Reads scaling/*/results.json (tests/bench/scaling.py), pipeline*.json (tests/bench/pipeline.py), and of the other
 files of this folder the models' rows. Between `<!-- NAME -->` and `<!-- end -->` in scaling.md stands what this
 writes. --check writes nothing and fails where the page is not what the files say. The standard library of Python
 only.
@@ -39,7 +39,7 @@ def load():
         rows += [(run.get("date", ""), row) for row in gpu_page.models_of(run)
                  + gpu_page.models_of(run.get("longwave") or {})]
     rows = [row for _, row in sorted(rows, key=lambda item: item[0])]
-    return runs, model.parts_of(rows), json.loads((HERE / "pipeline.json").read_text())
+    return runs, model.parts_of(rows), [json.loads(path.read_text()) for path in sorted(HERE.glob("pipeline*.json"))]
 
 
 def percent(value):
@@ -146,8 +146,8 @@ def gpu_table(measured):
 
 
 def beside(run, measured):
-    """[(row with its efficiency, its chunks, seconds and efficiency that the model says)], fitted on the rows of at most 8 workers;
-    the one worker's only once."""
+    """[(row with its efficiency, its chunks, seconds and efficiency that the model says)], fitted on the rows of at
+    most 8 workers; the one worker's only once."""
     found, alone = [], set()
     for name, chunk, way, fit, rows in fitted(run, 8):
         if run["devices"].startswith("sim"):
@@ -177,30 +177,33 @@ def beside(run, measured):
 def beside_table(runs, measured):
     lines = []
     for folder, run in runs:
-        for row, chunks, predicted, efficiency in sorted(
-                beside(run, measured), key=lambda item: (item[0]["model"], item[1], item[0]["workers"], item[0]["way"])):
+        found = sorted(beside(run, measured), key=lambda item: (
+            item[0]["model"], item[1], item[0]["workers"], item[0]["way"]))
+        for row, chunks, predicted, efficiency in found:
             lines.append([folder, row["model"], row["way"], chunks, row["workers"], number(min(row["seconds"])),
                           number(predicted), percent(row["efficiency"]) if "efficiency" in row else "",
                           percent(efficiency)])
     return table(["run", "model", "way", "chunks", "workers", "s", "s, model", "efficiency", "model"], lines, 3)
 
 
-def pipeline_table(pipeline):
-    """The simulated devices of pipeline.py: there the processors are a bound of their own."""
-    cores = pipeline["device"]["cores"]
-    rows = [row for row in pipeline["pipeline"] if not row["wave"]]
-    cost = statistics.median((row["server_cpu_seconds"] + row["worker_cpu_seconds"]) / row["chunks"]
-                             for row in rows)
+def pipeline_table(pipelines):
+    """The simulated devices of pipeline*.json: there the processors are a bound of their own."""
     lines = []
-    for row in pipeline["pipeline"]:
-        run = model.Run(layers=row["layers"], layer=row["layer_ms"] / 1000, handover=0.2e-3,
-                        dispatch=model.ASSUMED_DISPATCH, processors=cost / cores)
-        predicted = run.seconds(row["chunks"], row["workers"], row["wave"])
-        lines.append([row["workers"], f"{row['layer_ms']:g}", row["chunks"], "wavefront" if row["wave"] else "",
-                      number(row["seconds"]), number(predicted), percent(row["efficiency"]),
-                      percent(row["ideal_seconds"] / predicted)])
-    return [f"{cores} processors, {1000 * cost:.2f} ms of processor time a chunk of {rows[0]['layers']} layers.", "",
-            *table(["workers", "layer, ms", "chunks", "way", "s", "s, model", "of ideal", "model"], lines, 0)]
+    for pipeline in pipelines:
+        cores = pipeline["device"]["cores"]
+        cost = statistics.median((row["server_cpu_seconds"] + row["worker_cpu_seconds"]) / row["chunks"]
+                                 for row in pipeline["pipeline"] if not row["wave"])
+        for row in pipeline["pipeline"]:
+            run = model.Run(layers=row["layers"], layer=row["layer_ms"] / 1000,
+                            dispatch=model.ASSUMED_DISPATCH, processors=cost / cores)
+            fill = row["first_round_seconds"] / (row["workers"] - 1)
+            run.handover = max(0.0, fill - run.layer) if row["wave"] else fill
+            predicted = run.seconds(row["chunks"], row["workers"], row["wave"])
+            lines.append([cores, row["workers"], f"{row['layer_ms']:g}", row["chunks"],
+                          "wavefront" if row["wave"] else "", ms(run.handover), ms(cost), number(row["seconds"]),
+                          number(predicted), percent(row["efficiency"]), percent(row["ideal_seconds"] / predicted)])
+    return table(["processors", "workers", "layer, ms", "chunks", "way", "delta, ms", "c, ms", "s", "s, model",
+                  "of ideal", "model"], lines, 0)
 
 
 # ---- the plot ----
@@ -275,9 +278,9 @@ def plots(runs, measured):
 
 
 def make_page():
-    runs, measured, pipeline = load()
+    runs, measured, pipelines = load()
     parts = {"one gpu": gpu_table(measured), "fit": fit_table(runs), "prediction": prediction_table(measured, runs),
-             "beside": beside_table(runs, measured), "pipeline": pipeline_table(pipeline)}
+             "beside": beside_table(runs, measured), "pipeline": pipeline_table(pipelines)}
     pictures = plots(runs, measured)
     parts["plots"] = [f"![{pathlib.Path(name).stem}](benchmarks/{name})" for name in pictures]
     page = PAGE.read_text()

@@ -23,9 +23,9 @@ inline constexpr int64_t kMostSlots = 1024;  // chunks that a worker may hold
 struct Hello {
   uint16_t version = kProtocolVersion;
   std::string device;
-  std::string links;   // where others reach its Exchange; empty: it takes part in no links
-  int64_t age_ms = 0;  // of its process
-  std::string uid;     // of its pod; see RemovalRank
+  std::string links;     // where others reach its Exchange; empty: it takes part in no links
+  int64_t age_ms = 0;    // of its process
+  std::string uid = {};  // of its pod; see RemovalRank
   bool operator==(const Hello&) const = default;
 };
 struct Report {                // how it is with the worker, all of it; also the heartbeat
@@ -78,8 +78,8 @@ struct Assign {
   std::string model, model_hash;
   uint8_t task = 0;  // of enum Task
   int64_t window = 0, max_logits_bytes = 0;
-  std::string sampling;      // generate: see FormatSampling()
-  int64_t chunk_tokens = 0;  // the most that a chunk of the job has
+  std::string sampling = {};  // generate: see FormatSampling()
+  int64_t chunk_tokens = 0;   // the most that a chunk of the job has
   // The chunk's tokens are [first, first + tokens) of its sequence's `length`. The first `given` of
   // these stand in the job's token file, from `first_token` on; generate makes the others.
   int64_t first = 0, tokens = 0, length = 0, given = 0, first_token = 0;

@@ -240,10 +240,9 @@ def main():
     for database in ("sqlite", "postgres"):
         if options.only in (None, database):
             result[database] = bench(database, options)
-    text = json.dumps(result, indent=2) + "\n"
-    print(text, end="")
+            print(database, json.dumps(result[database], indent=2), flush=True)
     if options.json:
-        pathlib.Path(options.json).write_text(text)
+        pathlib.Path(options.json).write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -145,13 +145,14 @@ def main():
     parser.add_argument("--processes", type=int, default=max(1, (os.cpu_count() or 1) // 4),
                         help="that the workers are in (default: one for four processors)")
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--no-wave", action="store_true", help="leave out the wavefront")
     parser.add_argument("--chunks", type=int, default=10000, help="to dispatch; 0: none")
     options = parser.parse_args()
     result = machine()
     times = [float(part) for part in options.layer_ms.split(",") if part]
     size = options.workers, min(options.processes, options.workers)
     result["pipeline"] = [run("pipeline", *size, options.rounds, ms) for ms in times]
-    if times:
+    if times and not options.no_wave:
         result["pipeline"].append(
             run("pipeline", *size, max(2, options.rounds // 5), times[-1], wave=True))
     if options.chunks > 0:

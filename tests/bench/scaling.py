@@ -179,7 +179,8 @@ class Way:
         row = {"model": self.model, "devices": self.options.devices, "workers": self.workers, "way": self.name,
                "link": self.link, "tokens": tokens, "chunk": chunk, "seconds": seconds,
                "median_seconds": statistics.median(seconds),
-               "tokens_per_second": tokens / statistics.median(seconds), "links": {link: last[link] for link in LINKS}, "store": last["store"],
+               "tokens_per_second": tokens / statistics.median(seconds),
+               "links": {link: last[link] for link in LINKS}, "store": last["store"],
                "borders": borders, "bytes_a_border": total / borders if self.workers > 1 and borders else 0,
                "first_commit_seconds": commits[0], "last_commit_seconds": commits[-1],
                "sha256": sorted({job["sha256"] for job in jobs})}

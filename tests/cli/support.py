@@ -103,7 +103,8 @@ class CliTest(unittest.TestCase):
 
     def run_program(self, *arguments, stdin=b"", **options):
         options.setdefault("stdout", subprocess.PIPE)
-        return subprocess.run([PROGRAM, *map(str, arguments)], input=stdin, timeout=300,
+        options.setdefault("timeout", 300)
+        return subprocess.run([PROGRAM, *map(str, arguments)], input=stdin,
                               stderr=subprocess.PIPE, **options)
 
     def run_ok(self, *arguments, stdin=b"", **options):

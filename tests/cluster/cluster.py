@@ -220,7 +220,7 @@ class ClusterTest(CliTest):
     def expected(self, source, *options):
         """The bytes that `longwave run` writes."""
         out = self.path("expected.npy")
-        self.run_ok(DNA, source, "--out", out, "--quiet", *options)
+        self.run_ok(DNA, source, "--out", out, "--quiet", *options, timeout=max(PATIENCE, 300))
         return out.read_bytes()
 
     def genome(self, bases):

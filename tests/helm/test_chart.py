@@ -246,13 +246,22 @@ class WorkersTest(unittest.TestCase):
         self.assertNotIn("nvidia.com/gpu", str(other))
         self.assertNotIn("runtimeClassName", other)
 
-    def test_one_nodes_volume_binds_workers_to_the_server(self):
-        term = self.worker(render_file("defaults"))["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][0]
-        self.assertEqual(term["topologyKey"], "kubernetes.io/hostname")
-        server = pick(render_file("defaults"), "Deployment", "-server")["spec"]["template"]["metadata"]["labels"]
-        self.assertLessEqual(term["labelSelector"]["matchLabels"].items(), server.items())
+    def test_one_nodes_volume_keeps_its_pods_together(self):
+        """Each is bound to all that have the volume, itself too: the first one may go anywhere."""
+        rendered = render_file("defaults")
+        templates = [pick(rendered, "Deployment", end)["spec"]["template"] for end in ("-server", "-worker-cpu")]
+        for template in templates:
+            term, = template["spec"]["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+            self.assertEqual(term["topologyKey"], "kubernetes.io/hostname")
+            for other in templates:
+                self.assertLessEqual(term["labelSelector"]["matchLabels"].items(), other["metadata"]["labels"].items())
+        # A drain must be able to move all of them.
+        self.assertEqual(pick(rendered, "PodDisruptionBudget", "-worker-cpu")["spec"]["maxUnavailable"], "100%")
         for name in ("shared", "external"):
-            self.assertNotIn("affinity", self.worker(render_file(name)))
+            rendered = render_file(name)
+            self.assertNotIn("affinity", self.worker(rendered))
+            self.assertNotIn("longwave.io/volume", str(rendered))
+            self.assertEqual(pick(rendered, "PodDisruptionBudget", "-worker-cpu")["spec"]["maxUnavailable"], "25%")
         kept = self.worker(render({"pools": {"cpu": {"affinity": {"nodeAffinity": {}, "podAntiAffinity": {}}}}, **CURVE}))
         self.assertEqual(set(kept["affinity"]), {"podAffinity", "nodeAffinity", "podAntiAffinity"})
 

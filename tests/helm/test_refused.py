@@ -39,6 +39,8 @@ COMBINATIONS = [
     ({"pools": {"p" * 48: {}}}, "the name is too long"),
     (pool(affinity={"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
         {"topologyKey": "zone"}]}}), "pools.cpu.affinity.podAffinity"),
+    ({"server": {"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
+        {"topologyKey": "zone"}]}}}}, "server.affinity.podAffinity"),
 ]
 
 # (value, wrong content): what the schema says.

@@ -33,6 +33,9 @@
 {{- if and $v.ingress.enabled (not $v.ingress.host) -}}
 {{- fail "ingress.enabled needs ingress.host" -}}
 {{- end -}}
+{{- if and (include "longwave.oneNode" .) (dig "podAffinity" "requiredDuringSchedulingIgnoredDuringExecution" nil $v.server.affinity) -}}
+{{- fail "server.affinity.podAffinity: with objects on one node's volume the chart sets it; take objects.type s3 to place servers yourself" -}}
+{{- end -}}
 {{- range $name, $_ := $v.pools -}}
 {{- $of := dict "root" $ "name" $name -}}{{- template "longwave.pool" $of -}}{{- $pool := $of.pool -}}
 {{- with $pool.autoscaling -}}

@@ -14,6 +14,25 @@
 {{- if and (eq .Values.objects.type "file") (not (has "ReadWriteMany" .Values.persistence.accessModes)) -}}true{{- end -}}
 {{- end -}}
 
+{{/* Labels of the pods that have such a volume, and the affinity that keeps them together, whoever comes first: a pod
+that nobody of the kind precedes may go to any node. (dict "root" $ "affinity" MAP) */}}
+{{- define "longwave.besideLabels" -}}
+{{- if include "longwave.oneNode" . -}}
+longwave.io/volume: one-node
+{{- end -}}
+{{- end -}}
+
+{{- define "longwave.besideAffinity" -}}
+{{- if include "longwave.oneNode" .root -}}
+{{- $labels := merge (include "longwave.besideLabels" .root | fromYaml) (include "longwave.selector" .root | fromYaml) -}}
+{{- $term := dict "topologyKey" "kubernetes.io/hostname" "labelSelector" (dict "matchLabels" $labels) -}}
+{{- $ours := dict "podAffinity" (dict "requiredDuringSchedulingIgnoredDuringExecution" (list $term)) -}}
+{{- toYaml (merge $ours (deepCopy .affinity)) -}}
+{{- else if .affinity -}}
+{{- toYaml .affinity -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "longwave.dataVolume" -}}
 - name: data
   persistentVolumeClaim:
