@@ -314,9 +314,8 @@ absl::Status JobStore::SetPlan(const std::string& id, const Plan& plan, int64_t 
     if (rows.empty()) rows.push_back({"", 1, plan.length});
     const int64_t chunks = PlaceSequences(job->spec.chunk, rows);
     const int64_t sequences = rows.back().number + rows.back().repeats;
-    boost::json::object planned = {{"tokens", plan.length}, {"chunks", chunks}};
-    if (sequences > 1) planned["sequences"] = sequences;
-    change.Log(*job, "planned", planned);
+    change.Log(*job, "planned",
+               {{"tokens", plan.length}, {"chunks", chunks}, {"sequences", sequences}});
     if (sequences > 1) {
       absl::Status written = change.WriteSequences(*job, rows);
       if (!written.ok()) return written;
