@@ -110,6 +110,8 @@ absl::Status CheckFieldsGiven(const JobSpec& job,
     return absl::InvalidArgumentError(
         absl::StrCat(named(field), " is for task ", Name(only), ", not ", Name(job.task)));
   }
+  absl::Status valid = job.Validate();
+  if (!valid.ok()) return valid;
   for (const char* field : {"top_k", "top_p", "seed"}) {
     if (!given(field) || job.temperature != 0) continue;
     return absl::InvalidArgumentError(

@@ -52,8 +52,8 @@ struct JobSpec {
   std::string ToString() const;
 };
 
-// InvalidArgument where a field is given that does nothing: of another task, or of sampling where
-// nothing is drawn. `given`: whether the field of this name is ("max_new_tokens"); `named`: what
+// Validate(), and InvalidArgument where a field is given that does nothing: of another task, or of
+// sampling where nothing is drawn. `given`: whether the field of this name is ("max_new_tokens"); `named`: what
 // it and its value are called.
 absl::Status CheckFieldsGiven(const JobSpec& job,
                               absl::FunctionRef<bool(const std::string& field)> given,

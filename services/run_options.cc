@@ -150,20 +150,18 @@ absl::Status FinishJobOptions(const CLI::App& command, JobOptions& options) {
     return Refuse("--task", options.task_name, absl::StrCat("must be one of ", TaskNames()));
   }
   options.job.task = *task;
-  const auto option = [](const std::string& field) {
-    return absl::StrCat("--", absl::StrReplaceAll(field, {{"_", "-"}}));
-  };
-  absl::Status given = CheckFieldsGiven(
-      options.job, [&](const std::string& field) { return command[option(field)]->count() > 0; },
-      option);
-  if (!given.ok()) return given;
   if (command["--prompt"]->count() > 0 && options.job.prompt.empty()) {
     return absl::InvalidArgumentError("--prompt is empty: a model needs at least one token");
   }
   absl::StatusOr<InputFormat> format = ParseFormat(options.format_name);
   if (!format.ok()) return format.status();
   options.format = *format;
-  return options.job.Validate();
+  const auto option = [](const std::string& field) {
+    return absl::StrCat("--", absl::StrReplaceAll(field, {{"_", "-"}}));
+  };
+  return CheckFieldsGiven(
+      options.job, [&](const std::string& field) { return command[option(field)]->count() > 0; },
+      option);
 }
 
 absl::Status FinishRunOptions(const CLI::App& run, RunOptions& options) {

@@ -42,16 +42,14 @@ absl::StatusOr<NewJob> ParseJob(const std::string& body) {
   const absl::StatusOr<Task> parsed = ParseTask(task);
   if (!parsed.ok()) return parsed.status();
   spec.task = *parsed;
+  for (const char* needed : {"model", "input"}) {
+    if (!fields->Has(needed)) return Bad(needed, "(none)", "given");
+  }
   status = CheckFieldsGiven(
       spec, [&](const std::string& field) { return fields->Has(field.c_str()); },
       [&](const std::string& field) {
         return absl::StrCat(field, " ", fields->ValueOf(field.c_str()));
       });
-  if (!status.ok()) return status;
-  for (const char* needed : {"model", "input"}) {
-    if (!fields->Has(needed)) return Bad(needed, "(none)", "given");
-  }
-  status = spec.Validate();
   if (!status.ok()) return status;
   return job;
 }

@@ -29,6 +29,17 @@ absl::Status WorkerLoop::Run(const std::function<bool()>& stop) {
   started_ms_ = heard_ms_ = tried_ms_ = NowMs();
   while (true) {
     if (!leaving_ && stop()) Leave();
+    const int64_t pause = leaving_ && held_.empty() ? 0 : kStopLookMs;
+    socket_->Wait(std::clamp<int64_t>(spoken_ms + welcome_.heartbeat_ms - NowMs(), 0, pause));
+    TakeResults();
+    // First what has come: where this thread could not run for a while, the scheduler was not
+    // silent.
+    while (std::optional<Received> received = socket_->Receive()) {
+      heard_ms_ = NowMs();
+      absl::Status status =
+          received->message.ok() ? Handle(*received->message) : received->message.status();
+      if (!status.ok()) return status;
+    }
     // Without a scheduler nothing can be committed, and states that the chunk waits for never come.
     const int64_t patience = std::max(welcome_.lease_ms, 2 * welcome_.heartbeat_ms);
     const bool alone = NowMs() > heard_ms_ + patience;
@@ -40,14 +51,6 @@ absl::Status WorkerLoop::Run(const std::function<bool()>& stop) {
       LeaveSilentServer();
       Speak();
       spoken_ms = NowMs();
-    }
-    socket_->Wait(std::clamp<int64_t>(spoken_ms + welcome_.heartbeat_ms - NowMs(), 0, kStopLookMs));
-    TakeResults();
-    while (std::optional<Received> received = socket_->Receive()) {
-      heard_ms_ = NowMs();
-      absl::Status status =
-          received->message.ok() ? Handle(*received->message) : received->message.status();
-      if (!status.ok()) return status;
     }
   }
 }

@@ -69,13 +69,13 @@ class Tasks(ClusterTest):
     def width(self):
         return json.loads((S4D / "config.json").read_text())["d_model"]
 
-    def check(self, kinds, meanwhile=lambda: None):
-        jobs = {what: self.client_ok("submit", model.name, *options)
-                for what, model, _, options in kinds}
+    def check(self, kinds, meanwhile=lambda ids: None):
         for what, model, out, options in kinds:
             self.path(f"run {what}").mkdir()
             self.run_ok(model, *options, "--out", self.path(f"run {what}") / out, "--quiet")
-        meanwhile()
+        jobs = {what: self.client_ok("submit", model.name, *options)
+                for what, model, _, options in kinds}
+        meanwhile(list(jobs.values()))
         for what, _, out, _ in kinds:
             with self.subTest(what):
                 self.path(f"job {what}").mkdir()
@@ -110,31 +110,30 @@ class Tasks(ClusterTest):
                 if path.is_file()}
         self.assertEqual(kept, {".output", ".json"})
 
-    def test_two_workers_and_one_that_is_killed(self):
+    def test_two_workers(self):
         for _ in range(2):
             self.worker(self.server)
-        jobs = self.check(self.kinds())
-        check_ledger(self, self.server, jobs.values())
-        for kind in self.path("").glob("* *"):  # the same once more
-            for path in kind.iterdir():
-                path.unlink()
-            kind.rmdir()
+        check_ledger(self, self.server, self.check(self.kinds()).values())
 
-        def kill_some():
-            ids = [job["id"] for job in self.server.json("GET", "/v1/jobs?limit=50")["jobs"]]
-            done = lambda: sum(self.server.done(id) for id in ids)  # noqa: E731
-            for _ in range(4):
-                before = done()
-                wait_for("more chunks", lambda: done() > before or not any(
-                    map(self.server.running, ids)))
-                victim = self.processes[0]
-                kill(victim.pid)
-                self.assertEqual(victim.wait(), -signal.SIGKILL)
-                self.processes.pop(0)
+    def test_workers_that_are_killed(self):
+        def kill_all_three_times(ids):
+            for _ in range(3):
+                done = sum(map(self.server.done, ids))
+                for _ in range(2):
+                    self.worker(self.server)
+                # Until all is done each of them has a chunk in work.
+                wait_for("a chunk", lambda: sum(map(self.server.done, ids)) > done)
+                for worker in self.processes:
+                    kill(worker.pid)
+                    self.assertEqual(worker.wait(), -signal.SIGKILL)
+                self.processes.clear()
+                self.assertTrue(any(map(self.server.running, ids)))
+            for _ in range(2):
                 self.worker(self.server)
 
-        jobs = self.check(self.kinds(), kill_some)
-        check_ledger(self, self.server, jobs.values())
+        jobs = self.check(self.kinds(), kill_all_three_times)
+        events = check_ledger(self, self.server, jobs.values())
+        self.assertIn("lost", [kind for _, kind, _ in events])
 
     def test_serial_jobs_wait_for_each_chunk(self):
         for _ in range(2):
