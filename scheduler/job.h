@@ -53,8 +53,8 @@ struct JobSpec {
 };
 
 // Validate(), and InvalidArgument where a field is given that does nothing: of another task, or of
-// sampling where nothing is drawn. `given`: whether the field of this name is ("max_new_tokens"); `named`: what
-// it and its value are called.
+// sampling where nothing is drawn. `given`: whether the field of this name is ("max_new_tokens");
+// `named`: what it and its value are called.
 absl::Status CheckFieldsGiven(const JobSpec& job,
                               absl::FunctionRef<bool(const std::string& field)> given,
                               absl::FunctionRef<std::string(const std::string& field)> named);
