@@ -224,7 +224,7 @@ class Faults(ClusterTest):
         self.worker(server)
         job = server.over(id)
         self.assertEqual(job["state"], "failed")
-        self.assertIn("does not have its checksum", job["error"])
+        self.assertIn("its SHA-256 is", job["error"])
 
 
 if __name__ == "__main__":
