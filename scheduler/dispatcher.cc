@@ -16,6 +16,8 @@ constexpr int64_t kReconcileMs = 1000;  // how soon a cancelled job's workers he
 constexpr int64_t kLossesTogetherMs = 60000;
 constexpr int64_t kTurnMs = 50;  // a worker that has work waits so long for those before it
 
+constexpr char kNotComputed[] = "not computed";
+
 bool IsRefusal(const absl::Status& status) {
   return absl::IsAborted(status) || absl::IsNotFound(status);
 }
@@ -137,7 +139,7 @@ void Dispatcher::On(const std::string& worker, const Report& message) {
   }
 }
 
-void Dispatcher::Cut(const std::vector<ChunkKey>& keys, const char* reason) {
+void Dispatcher::Cut(const std::vector<ChunkKey>& keys, const std::string& reason) {
   if (keys.empty()) return;
   options_.probe->ChunksCut(static_cast<int64_t>(keys.size()));
   for (const ChunkKey& key : keys) {
@@ -148,20 +150,21 @@ void Dispatcher::Cut(const std::vector<ChunkKey>& keys, const char* reason) {
   }
 }
 
-bool Dispatcher::End(const ChunkKey& key, const absl::StatusOr<std::vector<ChunkKey>>& cut) {
+bool Dispatcher::End(const ChunkKey& key, const absl::StatusOr<std::vector<ChunkKey>>& cut,
+                     const char* why) {
   if (!cut.ok() && !IsRefusal(cut.status())) return false;
   Release(key);
-  if (cut.ok()) Cut(*cut, "the chunk before it was not computed");
+  if (cut.ok()) Cut(*cut, absl::StrCat("the chunk before it was ", why));
   return true;
 }
 
 void Dispatcher::TakeBack(const ChunkKey& key) {
-  End(key, store_.HandBack(key));  // else the lease runs out
+  End(key, store_.HandBack(key), kNotComputed);  // else the lease runs out
 }
 
 void Dispatcher::Settle(const std::string& worker, const ChunkKey& key,
                         const absl::StatusOr<std::vector<ChunkKey>>& cut, const char* reason) {
-  if (!End(key, cut)) return;  // the worker asks again
+  if (!End(key, cut, kNotComputed)) return;  // the worker asks again
   send_(worker, Dropped{key, cut.ok() ? reason : std::string(cut.status().message())});
 }
 
@@ -344,7 +347,7 @@ absl::Status Dispatcher::Lose(Leases::iterator lease) {
   for (const auto& [ms, place] : losses_) blame = blame && place == lease->first;
   const auto cut = store_.Lose(key, blame, now_ms_);
   const std::string name = held.worker;
-  if (!End(key, cut)) return cut.status();
+  if (!End(key, cut, "lost")) return cut.status();
   options_.probe->LeaseLost();
   log::Warning("chunk lost", {{"job", key.job},
                               {"chunk", key.chunk},

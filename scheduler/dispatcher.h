@@ -100,13 +100,14 @@ class Dispatcher {
   Leases::iterator Release(Leases::iterator lease);
   void Release(const ChunkKey& key);  // if it is held
   // The store answered to a chunk's end of another kind than a commit: its lease is over, and `cut`
-  // is taken from its workers. False, and nothing is done, where the store is not well.
-  bool End(const ChunkKey& key, const absl::StatusOr<std::vector<ChunkKey>>& cut);
+  // is taken from its workers, who are told that the chunk before it was `why`. False, and nothing
+  // is done, where the store is not well.
+  bool End(const ChunkKey& key, const absl::StatusOr<std::vector<ChunkKey>>& cut, const char* why);
   void TakeBack(const ChunkKey& key);  // nobody computes it
   // End(), and `worker` is told.
   void Settle(const std::string& worker, const ChunkKey& key,
               const absl::StatusOr<std::vector<ChunkKey>>& cut, const char* reason);
-  void Cut(const std::vector<ChunkKey>& keys, const char* reason);
+  void Cut(const std::vector<ChunkKey>& keys, const std::string& reason);
   void Committed(const std::string& worker, const Commit& commit, const AfterCommit& job);
   absl::Status Lose(Leases::iterator lease);
   void WorkerLost(const std::string& worker);

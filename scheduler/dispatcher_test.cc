@@ -59,16 +59,18 @@ class DispatcherTest : public ::testing::Test {
     ASSERT_TRUE(dispatcher_->Start(now_).ok());
   }
 
-  void Add(const std::string& id, int64_t chunks) {
+  void Add(const std::string& id, const Plan& plan, bool serial = false) {
     NewJob job;
     job.id = id;
     job.spec.model = "m";
     job.spec.input = "f";
     job.spec.chunk = kChunk;
     job.model_hash = "hash";
+    job.serial = serial;
     ASSERT_TRUE(store_->Create(job, now_).ok());
-    ASSERT_TRUE(store_->SetPlan(id, {chunks * kChunk - 3, 1}, now_).ok());
+    ASSERT_TRUE(store_->SetPlan(id, plan, now_).ok());
   }
+  void Add(const std::string& id, int64_t chunks) { Add(id, Plan{chunks * kChunk - 3, 1}); }
 
   void Say(const std::string& worker, const Message& message) {
     dispatcher_->Receive(worker, message, now_);
@@ -319,13 +321,7 @@ TEST_F(DispatcherTest, AFailureOrARefusalOfOneChunkIsToldToThoseAfterIt) {
 }
 
 TEST_F(DispatcherTest, NothingCrossesFromOneSequenceToTheNext) {
-  NewJob job;
-  job.id = "a";
-  job.spec.model = "m";
-  job.spec.input = "f";
-  job.spec.chunk = kChunk;
-  ASSERT_TRUE(store_->Create(job, now_).ok());
-  ASSERT_TRUE(store_->SetPlan("a", {20, 4, 0, {{"x", 1, 11, 11}, {"y", 1, 9, 9}}}, now_).ok());
+  Add("a", Plan{20, 4, 0, {{"x", 1, 11, 11}, {"y", 1, 9, 9}}});
   for (const char* worker : {"u", "v", "w"}) Join(worker);
   Tick();
   auto given = Assigned();
@@ -348,14 +344,7 @@ TEST_F(DispatcherTest, NothingCrossesFromOneSequenceToTheNext) {
 }
 
 TEST_F(DispatcherTest, ASerialJobsNextChunkWaitsForTheOneBefore) {
-  NewJob job;
-  job.id = "a";
-  job.spec.model = "m";
-  job.spec.input = "f";
-  job.spec.chunk = kChunk;
-  job.serial = true;
-  ASSERT_TRUE(store_->Create(job, now_).ok());
-  ASSERT_TRUE(store_->SetPlan("a", {20, 1, 0, {{"x", 1, 11, 11}, {"y", 1, 9, 9}}}, now_).ok());
+  Add("a", Plan{20, 1, 0, {{"x", 1, 11, 11}, {"y", 1, 9, 9}}}, /*serial=*/true);
   for (const char* worker : {"u", "v"}) Join(worker, 2);
   Tick(1000);
   auto given = Assigned();
