@@ -57,16 +57,9 @@ const std::vector<std::vector<const char*>>& SchemaVersions() {
           R"(CREATE INDEX jobs_complete ON jobs (number)
              WHERE finished_ms = 0 AND length >= 0 AND length <= committed * chunk)",
           "CREATE INDEX jobs_limited ON jobs (number) WHERE time_limit_ms > 0 AND finished_ms = 0",
-          // A database that knows little of its rows prefers an index with an equality.
-          "DROP INDEX jobs_to_plan",
-          "CREATE INDEX jobs_to_plan ON jobs (number) WHERE finished_ms = 0 AND length < 0",
-          // Lists: a filter that few rows pass is looked for in an index alone.
-          "DROP INDEX jobs_by_state",
-          "CREATE INDEX jobs_by_state ON jobs (state, number, tenant, model, task)",
-          "CREATE INDEX jobs_by_tenant ON jobs (tenant, number, state, model, task)",
-          "CREATE INDEX jobs_by_tenant_and_state ON jobs (tenant, state, number, model, task)",
-          "CREATE INDEX jobs_by_model ON jobs (model, number, tenant, state, task)",
-          "CREATE INDEX jobs_by_task ON jobs (task, number, tenant, state, model)",
+          "CREATE INDEX jobs_by_tenant ON jobs (tenant, number)",
+          "CREATE INDEX jobs_by_tenant_and_state ON jobs (tenant, state, number)",
+          "CREATE INDEX jobs_by_model ON jobs (model, number)",
           "CREATE INDEX jobs_by_input ON jobs (input) WHERE finished_ms = 0",
           "ALTER TABLE chunks ADD COLUMN unblamed_losses BIGINT NOT NULL DEFAULT 0",
           "DROP INDEX chunks_by_state",
@@ -131,6 +124,19 @@ const std::vector<std::vector<const char*>>& SchemaVersions() {
           "DROP INDEX jobs_complete",
           R"(CREATE INDEX jobs_complete ON jobs (number)
              WHERE finished_ms = 0 AND length >= 0 AND committed >= chunk_count)",
+          // A database that knows little of its rows prefers an index with an equality.
+          "DROP INDEX jobs_to_plan",
+          "CREATE INDEX jobs_to_plan ON jobs (number) WHERE finished_ms = 0 AND length < 0",
+          // Lists: a filter that few rows pass is looked for in an index alone.
+          "DROP INDEX jobs_by_state",
+          "CREATE INDEX jobs_by_state ON jobs (state, number, tenant, model, task)",
+          "DROP INDEX jobs_by_tenant",
+          "CREATE INDEX jobs_by_tenant ON jobs (tenant, number, state, model, task)",
+          "DROP INDEX jobs_by_tenant_and_state",
+          "CREATE INDEX jobs_by_tenant_and_state ON jobs (tenant, state, number, model, task)",
+          "DROP INDEX jobs_by_model",
+          "CREATE INDEX jobs_by_model ON jobs (model, number, tenant, state, task)",
+          "CREATE INDEX jobs_by_task ON jobs (task, number, tenant, state, model)",
           // Of jobs that have several; `chunks` is of each of the row's sequences.
           R"(CREATE TABLE sequences (
                job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
