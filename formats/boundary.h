@@ -19,6 +19,8 @@
 
 namespace longwave {
 
+inline constexpr int64_t kMostBoundary = int64_t{1} << 34;  // bytes that are read as one
+
 struct BoundaryTensor {
   std::string name;  // "layers.3.ssm"
   std::vector<int64_t> shape;

@@ -18,13 +18,6 @@ namespace {
 
 constexpr size_t kMostName = 1024;
 
-absl::Status CheckSha256(const std::string& name, absl::string_view is,
-                         absl::string_view expected) {
-  if (expected.empty() || is == expected) return absl::OkStatus();
-  return absl::DataLossError(
-      absl::StrCat(name, ": its SHA-256 is ", is, ", it was written with ", expected));
-}
-
 class ObjectSource final : public BufferedSource {
  public:
   ObjectSource(ObjectStore& store, const std::string& name, int64_t offset, int64_t count,
@@ -83,6 +76,13 @@ class ObjectSource final : public BufferedSource {
 };
 
 }  // namespace
+
+absl::Status CheckSha256(const std::string& name, absl::string_view is,
+                         absl::string_view expected) {
+  if (expected.empty() || is == expected) return absl::OkStatus();
+  return absl::DataLossError(
+      absl::StrCat(name, ": its SHA-256 is ", is, ", it was written with ", expected));
+}
 
 absl::Status CheckObjectName(absl::string_view name) {
   for (absl::string_view part : absl::StrSplit(name, '/')) {

@@ -97,6 +97,9 @@ class ObjectStore {
                                                         const std::string& sha256 = "");
 };
 
+// DataLoss where the SHA-256 of an object's bytes, hexadecimal, is not the one it was written with;
+// that is empty where it is not known.
+absl::Status CheckSha256(const std::string& name, absl::string_view is, absl::string_view expected);
 absl::Status CheckObjectName(absl::string_view name);
 
 }  // namespace longwave

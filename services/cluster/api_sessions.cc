@@ -13,6 +13,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "boost/json/array.hpp"
+#include "formats/boundary.h"
 #include "formats/npy.h"
 #include "scheduler/finish_job.h"
 #include "scheduler/protocol/messages.h"
@@ -22,7 +23,6 @@
 namespace longwave {
 namespace {
 
-constexpr int64_t kMostBoundary = int64_t{1} << 34;
 constexpr int64_t kMostWait = 300;  // seconds
 
 int64_t TokensOf(const Session& session) {

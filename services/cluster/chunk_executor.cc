@@ -22,8 +22,6 @@
 namespace longwave {
 namespace {
 
-constexpr int64_t kMostBoundary = int64_t{1} << 34;
-
 using Seconds = double;
 Seconds Now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -205,15 +203,9 @@ absl::Status ChunkExecutor::Fill(const ChunkWork& chunk, const BoundaryObject& o
                                  StateStream& stream) {
   const std::string& name = object.name;
   const Work& work = static_cast<const Work&>(chunk);
-  const Seconds began = Now();
-  const absl::StatusOr<std::string> bytes = objects_->ReadAll(name, kMostBoundary, object.sha256);
-  if (!bytes.ok()) return bytes.status();
-  probe_.BoundaryRead(Now() - began, static_cast<int64_t>(bytes->size()));
-  probe_.StateFromStore();
-  const absl::StatusOr<Boundary> boundary = ParseBoundary(*bytes);
-  absl::Status status = boundary.status();
-  if (status.ok()) status = CheckBoundary(*boundary, work.assign.model_hash, work.position());
-  if (!status.ok()) return absl::Status(status.code(), absl::StrCat(name, ": ", status.message()));
+  const absl::StatusOr<Boundary> boundary = ReadBoundary(*objects_, object, work.assign.model_hash,
+                                                         work.position(), kMostBoundary, &probe_);
+  if (!boundary.ok()) return boundary.status();
   const std::vector<StateTensorSpec>& specs = work.model->state_specs();
   const size_t carry = work.task->carry().size();
   bool same = specs.size() == boundary->tensors.size() && boundary->carry.size() == carry;
@@ -268,10 +260,13 @@ absl::Status ChunkExecutor::Run(Work& work) {
   LONGWAVE_RETURN_IF_ERROR(runner_->Seek(work.position()));
   flow_->Begin(before, work.after);
   ObservedFlow flow(*flow_, work.model->state_specs(), probe_, work.trace.get());
-  WaveFlow wave(flow, work.model->state_specs());
-  StateFlow& used = wavefront_ ? static_cast<StateFlow&>(wave) : flow;
-  LONGWAVE_RETURN_IF_ERROR(work.task->Forward(work.chunk, *runner_, &used));
-  LONGWAVE_RETURN_IF_ERROR(wave.End());
+  if (wavefront_) {
+    WaveFlow wave(flow, work.model->state_specs());
+    LONGWAVE_RETURN_IF_ERROR(work.task->Forward(work.chunk, *runner_, &wave));
+    LONGWAVE_RETURN_IF_ERROR(wave.End());
+  } else {
+    LONGWAVE_RETURN_IF_ERROR(work.task->Forward(work.chunk, *runner_, &flow));
+  }
   flow.End();
   return ReadValues(work);
 }
@@ -325,15 +320,9 @@ absl::Status ChunkExecutor::TakeCaches(const Assign& assign) {
   LONGWAVE_RETURN_IF_ERROR(runner_->Seek(0));
   std::vector<double> epochs;
   Boundary last;
-  const auto read = [&](const std::string& name, int64_t chunks) -> absl::StatusOr<Boundary> {
-    const absl::StatusOr<std::string> bytes = objects_->ReadAll(name, kMostBoundary);
-    if (!bytes.ok()) return bytes.status();
-    absl::StatusOr<Boundary> read = ParseBoundary(*bytes);
-    absl::Status status = read.status();
-    if (status.ok()) status = CheckBoundary(*read, assign.model_hash, chunks * assign.chunk_tokens);
-    if (!status.ok())
-      return absl::Status(status.code(), absl::StrCat(name, ": ", status.message()));
-    return read;
+  const auto read = [&](const std::string& name, int64_t chunks) {
+    return ReadBoundary(*objects_, {name, ""}, assign.model_hash, chunks * assign.chunk_tokens,
+                        kMostBoundary, nullptr);
   };
   const std::string name = CachesName(assign.boundary.name);
   LONGWAVE_ASSIGN_OR_RETURN(last, read(name, before));
@@ -467,8 +456,9 @@ void ChunkExecutor::WriteTrace(Work& work) {
 // Each as soon as it is there, while the chunk is computed.
 absl::Status ChunkExecutor::StoreStates(Work& work) {
   const ChunkKey& key = work.key();
-  LONGWAVE_ASSIGN_OR_RETURN(work.boundary_object,
-                            objects_->Create(BoundaryName(key.job, key.epoch, key.chunk)));
+  auto object = objects_->Create(BoundaryName(key.job, key.epoch, key.chunk));
+  LONGWAVE_RETURN_IF_ERROR(Wrote(object.status()));
+  work.boundary_object = *std::move(object);
   work.boundary_writer = std::make_unique<BoundaryWriter>([this, &work](absl::string_view bytes) {
     return Wrote(work.boundary_object->Append(bytes));
   });
@@ -486,7 +476,7 @@ absl::Status ChunkExecutor::StoreStates(Work& work) {
   LONGWAVE_ASSIGN_OR_RETURN(bytes, FormatBoundary(*work.caches));
   work.caches.reset();
   const std::string name = CachesName(BoundaryName(key.job, key.epoch, key.chunk));
-  return objects_->Write(name, bytes).status();
+  return Wrote(objects_->Write(name, bytes).status());
 }
 
 }  // namespace longwave

@@ -35,6 +35,24 @@ void RemoveChunk(const ChunkKey& key, ObjectStore& objects) {
   objects.Delete(CachesName(BoundaryName(key.job, key.epoch, key.chunk))).IgnoreError();
 }
 
+absl::StatusOr<Boundary> ReadBoundary(ObjectStore& objects, const BoundaryObject& object,
+                                      const std::string& model_hash, int64_t position, int64_t most,
+                                      WorkerProbe* probe) {
+  const int64_t began_us = NowUs();
+  const absl::StatusOr<std::string> bytes = objects.ReadAll(object.name, most, object.sha256);
+  if (!bytes.ok()) return bytes.status();
+  if (probe != nullptr) {
+    probe->BoundaryRead(1e-6 * static_cast<double>(NowUs() - began_us),
+                        static_cast<int64_t>(bytes->size()));
+    probe->StateFromStore();
+  }
+  absl::StatusOr<Boundary> boundary = ParseBoundary(*bytes);
+  absl::Status status = boundary.status();
+  if (status.ok()) status = CheckBoundary(*boundary, model_hash, position);
+  if (status.ok()) return boundary;
+  return absl::Status(status.code(), absl::StrCat(object.name, ": ", status.message()));
+}
+
 void ChunkPipeline::Start() {
   threads_.emplace_back([this] { ComputeLoop(); });
   threads_.emplace_back([this] { StoreLoop(); });

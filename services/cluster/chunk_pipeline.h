@@ -23,6 +23,8 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "formats/boundary.h"
+#include "observability/worker_probe.h"
 #include "scheduler/object_store.h"
 #include "scheduler/protocol/messages.h"
 #include "worker/links/exchange.h"
@@ -51,6 +53,13 @@ struct ChunkWork {
 
 // The objects of a chunk that will not be committed. What fails here is only left over.
 void RemoveChunk(const ChunkKey& key, ObjectStore& objects);
+
+// The boundary of this object, of this model and position, in at most `most` bytes. Errors: the
+// store's; DataLoss, FailedPrecondition and InvalidArgument for another, with its name. `probe`
+// (null: none) is told of a chunk that starts from it.
+absl::StatusOr<Boundary> ReadBoundary(ObjectStore& objects, const BoundaryObject& object,
+                                      const std::string& model_hash, int64_t position, int64_t most,
+                                      WorkerProbe* probe);
 
 class ChunkPipeline {
  public:

@@ -325,10 +325,9 @@ class HttpSession {
     if (part.sha256.empty()) return block;
     hash.Add(*block);
     if (sent + count < part.bytes) return block;
-    const std::string is = hash.HexDigest();
-    if (is == part.sha256) return block;
-    return absl::DataLossError(
-        absl::StrCat(part.object, ": its SHA-256 is ", is, ", it was written with ", part.sha256));
+    absl::Status same = CheckSha256(part.object, hash.HexDigest(), part.sha256);
+    if (!same.ok()) return same;
+    return block;
   }
 
   // However slowly the client reads: it has to go on reading.

@@ -20,7 +20,7 @@ namespace longwave {
 namespace {
 
 constexpr absl::string_view kSim = "sim";
-constexpr int64_t kMostBoundary = int64_t{1} << 30;
+constexpr int64_t kMostSimulated = int64_t{1} << 30;  // bytes of a boundary
 constexpr unsigned long kTimerSlackNs = 1000;
 
 // The state before a chunk: another for each layer and chunk.
@@ -77,8 +77,11 @@ absl::StatusOr<SimDevice> ParseSimDevice(absl::string_view text) {
 }
 
 SimExecutor::SimExecutor(std::unique_ptr<ObjectStore> objects, const SimDevice& device,
-                         Exchange* exchange, FinishedFn finished)
-    : ChunkPipeline(exchange, std::move(finished)), objects_(std::move(objects)), device_(device) {
+                         Exchange* exchange, WorkerProbe& probe, FinishedFn finished)
+    : ChunkPipeline(exchange, std::move(finished)),
+      objects_(std::move(objects)),
+      device_(device),
+      probe_(probe) {
   Start();
 }
 
@@ -175,11 +178,9 @@ absl::StatusOr<ObjectInfo> SimExecutor::WriteBoundary(const ChunkWork& work) {
 
 absl::Status SimExecutor::Fill(const ChunkWork& work, const BoundaryObject& object,
                                StateStream& stream) {
-  std::string bytes;
-  LONGWAVE_ASSIGN_OR_RETURN(bytes, objects_->ReadAll(object.name, kMostBoundary, object.sha256));
   Boundary boundary;
-  LONGWAVE_ASSIGN_OR_RETURN(boundary, ParseBoundary(bytes));
-  LONGWAVE_RETURN_IF_ERROR(CheckBoundary(boundary, work.assign.model_hash, work.position()));
+  LONGWAVE_ASSIGN_OR_RETURN(boundary, ReadBoundary(*objects_, object, work.assign.model_hash,
+                                                   work.position(), kMostSimulated, &probe_));
   for (size_t i = 0; i < boundary.tensors.size(); ++i) {
     const std::vector<float>& values = boundary.tensors[i].values;
     stream.Put(i, std::make_shared<const std::string>(reinterpret_cast<const char*>(values.data()),

@@ -38,7 +38,7 @@ bool IsSimDevice(absl::string_view text);
 class SimExecutor final : public ChunkPipeline {
  public:
   SimExecutor(std::unique_ptr<ObjectStore> objects, const SimDevice& device, Exchange* exchange,
-              FinishedFn finished);
+              WorkerProbe& probe, FinishedFn finished);
   ~SimExecutor() override;
 
  private:
@@ -55,6 +55,7 @@ class SimExecutor final : public ChunkPipeline {
 
   const std::unique_ptr<ObjectStore> objects_;
   const SimDevice device_;
+  WorkerProbe& probe_;
   int64_t computed_ = 0;  // chunks
 };
 

@@ -166,7 +166,7 @@ absl::Status RunSimulatedWorkers(const WorkerOptions& options, const std::string
   if (!listener.ok()) return listener.status();
   const auto pipeline = [&](std::unique_ptr<ObjectStore> objects, const Welcome&,
                             Exchange* exchange, ChunkPipeline::FinishedFn finished) {
-    return std::make_unique<SimExecutor>(std::move(objects), *device, exchange,
+    return std::make_unique<SimExecutor>(std::move(objects), *device, exchange, probe,
                                          std::move(finished));
   };
   std::vector<absl::Status> statuses(options.count);

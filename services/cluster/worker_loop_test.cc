@@ -63,11 +63,11 @@ class WorkerLoopTest : public ::testing::Test {
     ASSERT_TRUE(socket.ok()) << socket.status();
     loop_ = std::make_unique<WorkerLoop>(
         *std::move(socket), options,
-        [](const Welcome& welcome,
-           ChunkPipeline::FinishedFn finished) -> absl::StatusOr<std::unique_ptr<ChunkPipeline>> {
+        [this](const Welcome& welcome, ChunkPipeline::FinishedFn finished)
+            -> absl::StatusOr<std::unique_ptr<ChunkPipeline>> {
           auto objects = ObjectStore::Open(welcome.objects);
           if (!objects.ok()) return objects.status();
-          return std::make_unique<SimExecutor>(*std::move(objects), SimDevice(), nullptr,
+          return std::make_unique<SimExecutor>(*std::move(objects), SimDevice(), nullptr, probe_,
                                                std::move(finished));
         });
     thread_ = std::thread([this] { status_ = loop_->Run([this] { return stop_.load(); }); });
