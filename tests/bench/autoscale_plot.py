@@ -1,18 +1,15 @@
 """The plot of one run of autoscale.py: queue, workers and drain seconds over time, as SVG."""
 
 import math
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "docs" / "benchmarks"))
+import gpu_page  # noqa: E402
+from gpu_page import text  # noqa: E402
 
 WIDTH, LEFT, RIGHT, TOP, PANEL, GAP = 880, 70, 150, 70, 150, 34
-STYLE = """
-:root { color-scheme: light dark; }
-text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
-  font-size: 12px; fill: #1c232b; font-variant-numeric: tabular-nums; }
-.ground { fill: #ffffff; } .title { font-size: 18px; font-weight: 600; }
-.subtitle { font-size: 13px; fill: #5d6873; } .tick { font-size: 11.5px; fill: #5d6873; }
-.grid { stroke: #e9ebed; } .line { fill: none; stroke-width: 2.2; } .target { stroke: #7a858f; stroke-dasharray: 5 4; }
-@media (prefers-color-scheme: dark) {
-  .ground { fill: #14181d; } text { fill: #e4e8ec; } .subtitle, .tick { fill: #98a3ae; } .grid { stroke: #252c34; } }
-"""
+STYLE = gpu_page.STYLE + ".line { stroke-width: 2.2; } .target { stroke: #7a858f; stroke-dasharray: 5 4; }\n"
 TITLES = {"hpa": "A burst of 50 jobs of a million tokens, scaled by an HPA from 1 to 32 workers",
           "keda": "The same burst, scaled by KEDA from 0 to 32 workers",
           "trickle": "The burst, and then a job every 25 s: the pool shrinks while it works"}
@@ -22,11 +19,6 @@ def step(most):
     """A round number that divides 0 to `most` into 3 to 6 parts."""
     size = 10 ** math.floor(math.log10(most))
     return next(part * size for part in (0.2, 0.25, 0.5, 1, 2) if most / (part * size) <= 6)
-
-
-def text(x, y, content, css="", anchor="start", colour=None):
-    fill = f' style="fill: {colour}"' if colour else ""
-    return f'<text x="{x:.1f}" y="{y:.1f}" class="{css}" text-anchor="{anchor}"{fill}>{content}</text>'
 
 
 def plot(run):
