@@ -62,11 +62,12 @@ absl::StatusOr<std::optional<Lease>> LeaseRound::Give(const LeaseRequest& reques
 }
 
 absl::StatusOr<std::optional<Job>> LeaseRound::Take(const std::string& which,
-                                                    std::vector<SqlValue> values) {
+                                                    std::vector<SqlValue> values, bool runs) {
   const std::string now = absl::StrCat("$", values.size() + 1);
   values.emplace_back(change_.now_ms());
   const std::string sql = absl::StrCat(
-      "UPDATE jobs SET state = 'running', epoch = epoch + 1, next_chunk = next_chunk + 1, "
+      "UPDATE jobs SET ", runs ? "" : "state = 'running', ",
+      "epoch = epoch + 1, next_chunk = next_chunk + 1, "
       "leased = leased + 1, computed = computed + CASE WHEN sequences > 1 THEN 0 "
       "WHEN length - next_chunk * chunk < chunk THEN length - next_chunk * chunk ELSE chunk END, "
       "started_ms = CASE WHEN epoch = 0 THEN ",
@@ -96,7 +97,7 @@ absl::StatusOr<std::optional<Job>> LeaseRound::TakeWaiting(const LeaseRequest& r
       kBytes, " <= $3 ORDER BY priority DESC, state DESC, number LIMIT 1)");
   for (Candidate* tenant : order) {
     absl::StatusOr<std::optional<Job>> job =
-        Take(first, {tenant->name, change_.now_ms(), request.most_bytes});
+        Take(first, {tenant->name, change_.now_ms(), request.most_bytes}, false);
     if (!job.ok() || job->has_value()) return job;
     tenant->nothing_below = request.most_bytes;
   }
@@ -144,7 +145,7 @@ absl::StatusOr<std::optional<Job>> LeaseRound::TakeSpreading(const LeaseRequest&
     }
   }
   if (best == nullptr) return std::nullopt;
-  return Take("$1", {best->id});
+  return Take("$1", {best->id}, true);
 }
 
 absl::Status LeaseRound::Count(const Job& job, int64_t tokens) {

@@ -51,7 +51,9 @@ class LeaseRound {
   absl::StatusOr<std::optional<Job>> TakeWaiting(const LeaseRequest& request);
   absl::StatusOr<std::optional<Job>> TakeSpreading(const LeaseRequest& request);
   // `which`: SQL, with `values`, for the job's id.
-  absl::StatusOr<std::optional<Job>> Take(const std::string& which, std::vector<SqlValue> values);
+  // `runs`: the job is running already; indexes with its state need not change.
+  absl::StatusOr<std::optional<Job>> Take(const std::string& which, std::vector<SqlValue> values,
+                                          bool runs);
   absl::Status LoadSpreading();
   // `job` was just given a lease of so many tokens.
   absl::Status Count(const Job& job, int64_t tokens);

@@ -2,10 +2,10 @@
 """How near to ideal many workers compute one sequence, and what the scheduler's share costs: with simulated devices,
 which sleep instead of computing, over real sockets, databases and object stores.
 
-    ./dev bench pipeline [--json OUT] [--layer-ms 1,2,5,10] [--workers 64] [--rounds 20] [--processes 8]
+    ./dev bench pipeline [--json OUT] [--layer-ms 1,2,5,10] [--workers 64] [--seconds 5] [--processes 4]
 
-One sequence of workers x rounds chunks. Ideal: every worker computes all the time, chunks x layers x layer_ms /
-workers. `wave` is the baseline: each layer's state goes on when the whole layer is computed.
+One sequence of workers x rounds chunks, as many rounds as take --seconds, 20 at least. Ideal: every worker computes all
+the time, chunks x layers x layer_ms / workers. `wave` is the baseline: each layer's state goes on when the whole layer is computed.
 
 Then: 256 workers, 10,000 chunks of one sequence, the processor time of the whole server process for each, and what
 its scheduler's thread measured itself; and 64 workers with as many chunks of 100 sequences. (There everybody is soon
@@ -50,6 +50,14 @@ class Bench(ClusterTest):
         return (server, lambda: cpu_seconds(server.process.pid),
                 lambda: sum(cpu_seconds(worker.pid) for worker in started))
 
+    def dispatched(self, server):
+        """ms of the scheduler's thread for a chunk, and how many chunks those were"""
+        metrics = server.request("GET", "/metrics")[2].decode()
+        value = {line.split()[0]: float(line.split()[1]) for line in metrics.splitlines()
+                 if line.startswith("longwave_dispatch_seconds_") and "bucket" not in line}
+        count = value["longwave_dispatch_seconds_count"]
+        return 1000 * value["longwave_dispatch_seconds_sum"] / count, int(count)
+
     def pipeline(self, workers, processes, rounds, layer_ms, wave=False):
         server, server_cpu, worker_cpu = self.cluster(
             workers, processes, f"sim:layer_ms={layer_ms},layers={LAYERS},wave={int(wave)}")
@@ -74,12 +82,14 @@ class Bench(ClusterTest):
                "wave": wave, "seconds": seconds, "ideal_seconds": ideal,
                "efficiency": ideal / seconds, "tokens_per_second": TOKENS * chunks / seconds,
                "first_chunk_seconds": first, "first_round_seconds": fill,
+               "scheduler_ms_per_chunk": self.dispatched(server)[0],
                "server_cpu_seconds": after[0] - before[0], "worker_cpu_seconds": after[1] - before[1]}
         print(f"{workers} workers, {LAYERS} layers of {layer_ms:g} ms, {chunks} chunks"
               f"{', wavefront' if wave else ''}: {seconds:.2f} s of {ideal:.2f} s ideal: "
               f"{100 * row['efficiency']:.1f} %; {row['tokens_per_second']:.0f} tokens/s; first "
               f"chunk {first:.3f} s, the first round's others {fill:.3f} s more; processors "
-              f"{(row['server_cpu_seconds'] + row['worker_cpu_seconds']) / seconds:.2f}", flush=True)
+              f"{(row['server_cpu_seconds'] + row['worker_cpu_seconds']) / seconds:.2f}; scheduler "
+              f"{row['scheduler_ms_per_chunk']:.3f} ms a chunk", flush=True)
         return row
 
     def dispatch(self, workers, processes, jobs, chunks):
@@ -91,18 +101,14 @@ class Bench(ClusterTest):
             self.assertEqual(server.over(id)["state"], "succeeded")
         seconds = time.monotonic() - began
         cpu = server_cpu() - before
-        metrics = server.request("GET", "/metrics")[2].decode()
-        value = {line.split()[0]: float(line.split()[1]) for line in metrics.splitlines()
-                 if line.startswith("longwave_dispatch_seconds_") and "bucket" not in line}
+        own, dispatched = self.dispatched(server)
         for id in ids:
             check_simulated(self, server.output(id), TOKENS * chunks)
         check_ledger(self, server, ids)
         total = jobs * chunks
-        own = value["longwave_dispatch_seconds_sum"] / value["longwave_dispatch_seconds_count"]
         row = {"workers": workers, "jobs": jobs, "chunks": total, "seconds": seconds,
                "chunks_per_second": total / seconds, "server_cpu_ms_per_chunk": 1000 * cpu / total,
-               "scheduler_ms_per_chunk": 1000 * own,
-               "dispatched": int(value["longwave_dispatch_seconds_count"])}
+               "scheduler_ms_per_chunk": own, "dispatched": dispatched}
         print(f"{workers} workers, {jobs} jobs of {chunks} chunks: {total} chunks in {seconds:.1f} s; "
               f"server process {row['server_cpu_ms_per_chunk']:.3f} ms of processor time a chunk, its "
               f"scheduler's thread {row['scheduler_ms_per_chunk']:.3f} ms of wall time", flush=True)
@@ -142,19 +148,21 @@ def main():
     parser.add_argument("--json", type=pathlib.Path)
     parser.add_argument("--layer-ms", default="1,2,4,5,6,8,10,20")
     parser.add_argument("--workers", type=int, default=64)
-    parser.add_argument("--processes", type=int, default=max(1, (os.cpu_count() or 1) // 4),
-                        help="that the workers are in (default: one for four processors)")
-    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--processes", type=int, default=max(1, (os.cpu_count() or 1) // 8),
+                        help="that the workers are in (default: one for eight processors)")
+    parser.add_argument("--seconds", type=float, default=5, help="that a sequence takes, ideally")
     parser.add_argument("--no-wave", action="store_true", help="leave out the wavefront")
     parser.add_argument("--chunks", type=int, default=10000, help="to dispatch; 0: none")
     options = parser.parse_args()
     result = machine()
     times = [float(part) for part in options.layer_ms.split(",") if part]
+    result["pipeline"] = []
     size = options.workers, min(options.processes, options.workers)
-    result["pipeline"] = [run("pipeline", *size, options.rounds, ms) for ms in times]
+    for ms in times:
+        rounds = max(20, round(options.seconds / (LAYERS * ms / 1000)))
+        result["pipeline"].append(run("pipeline", *size, rounds, ms))
     if times and not options.no_wave:
-        result["pipeline"].append(
-            run("pipeline", *size, max(2, options.rounds // 5), times[-1], wave=True))
+        result["pipeline"].append(run("pipeline", *size, 4, times[-1], wave=True))
     if options.chunks > 0:
         result["dispatch"] = [run("dispatch", 256, options.processes, 1, options.chunks),
                               run("dispatch", 64, options.processes, 100, options.chunks // 100)]

@@ -82,19 +82,17 @@ class Exchange::Sockets {
     return absl::OkStatus();
   }
 
-  // Until `waker`, a message, or the time is there. Not zmq::poll(), which costs several system
-  // calls for each socket, and there is one for each other worker. A socket's descriptor tells of
-  // what came since its events were last asked for; after a call on the socket they are to be asked
-  // for again.
-  void Wait(Waker& waker, int64_t most_ms) {
+  // Until `waker`, a message, or the time is there; `lock` is released meanwhile. Not zmq::poll(),
+  // which costs several system calls for each socket, and there is one for each other worker. A
+  // socket's descriptor tells of what came since its events were last asked for; after a call on
+  // the socket they are to be asked for again.
+  void Wait(Waker& waker, int64_t most_ms, std::unique_lock<std::mutex>& lock) {
     readable_.clear();
     polled_.assign(1, {waker.fd(), POLLIN, 0});
     const auto look = [&](Polled& polled, bool again) {
-      if (again && (polled.socket.get(zmq::sockopt::events) & ZMQ_POLLIN) != 0) {
-        readable_.push_back(&polled);
-        return true;
-      }
-      return false;
+      const bool readable = again && Readable(polled);
+      if (readable) readable_.push_back(&polled);
+      return readable;
     };
     const auto each = [&](const std::function<void(Polled&)>& visit) {
       visit(router_);
@@ -104,14 +102,23 @@ class Exchange::Sockets {
       polled.used = look(polled, polled.used);
       polled_.push_back({polled.fd, POLLIN, 0});
     });
-    const bool now = !readable_.empty();
-    if (poll(polled_.data(), polled_.size(), now ? 0 : static_cast<int>(most_ms)) <= 0) return;
+    const int wait_ms = readable_.empty() ? static_cast<int>(most_ms) : 0;
+    lock.unlock();
+    const int came = poll(polled_.data(), polled_.size(), wait_ms);
+    lock.lock();
+    if (came <= 0) return;
     if (polled_[0].revents != 0) waker.Clear();
     size_t i = 1;
     each([&](Polled& polled) {
-      const bool came = polled_[i++].revents != 0;
-      polled.used = look(polled, came && !polled.used) || polled.used;
+      const bool told = polled_[i++].revents != 0;
+      polled.used = look(polled, told && !polled.used) || polled.used;
     });
+  }
+  // Whether there is something to receive that Wait() on another thread would not be told of: for
+  // who has sent meanwhile.
+  bool Asked() {
+    router_.used = Readable(router_);
+    return router_.used;
   }
 
   struct Frames {
@@ -190,6 +197,10 @@ class Exchange::Sockets {
     socket.set(zmq::sockopt::maxmsgsize, kMostTensorBytes);
     socket.set(zmq::sockopt::linger, 0);
     socket.set(zmq::sockopt::sndtimeo, 0);
+  }
+
+  static bool Readable(Polled& polled) {
+    return (polled.socket.get(zmq::sockopt::events) & ZMQ_POLLIN) != 0;
   }
 
   static bool Good(const Frames& frames) {
@@ -274,7 +285,7 @@ const std::string& Exchange::endpoint() const {
 }
 
 std::shared_ptr<StateStream> Exchange::Publish(const std::string& name, int64_t tensors) {
-  auto stream = std::make_shared<StateStream>(tensors, [this] { waker_.Wake(); });
+  auto stream = std::make_shared<StateStream>(tensors, [this, name] { PushNew(name); });
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     published_[name].stream = stream;
@@ -347,9 +358,9 @@ void Exchange::CountHere(Publication& publication) {
 
 void Exchange::Run() {
   int64_t wait_ms = kAskMs / 2;
+  std::unique_lock<std::mutex> lock(mutex_);
   while (true) {
-    sockets_->Wait(waker_, wait_ms);
-    const std::lock_guard<std::mutex> lock(mutex_);
+    sockets_->Wait(waker_, wait_ms, lock);
     if (stop_) return;
     Receive();
     if (nccl_ != nullptr) TellBroken();
@@ -429,31 +440,45 @@ void Exchange::TellBroken() {
 bool Exchange::Push() {
   bool all_sent = true;
   for (auto& [name, publication] : published_) {
-    if (publication.stream == nullptr) continue;
-    CountHere(publication);
-    for (auto it = publication.subscribers.begin(); it != publication.subscribers.end();) {
-      const std::string& peer = it->first;
-      int64_t& next = it->second;
-      Sockets::Sent sent = Sockets::Sent::kYes;
-      while (sent == Sockets::Sent::kYes && next < publication.stream->size()) {
-        const StateTensor tensor = publication.stream->GetTensor(next);
-        if (!tensor.known()) break;
-        LinkMessage message{LinkMessage::Type::kTensor, name, next};
-        const bool by_nccl = nccl_ != nullptr && tensor.on_device != nullptr &&
-                             nccl_->Route(peer, tensor.size(), message);
-        sent = sockets_->Send(peer, message, by_nccl ? nullptr : tensor.bytes);
-        if (sent != Sockets::Sent::kYes) break;
-        ++next;
-        CountSent(by_nccl ? Link::kNccl : Link::kZmq, tensor.size());
-        if (by_nccl) nccl_->Send(peer, tensor.on_device);
-      }
-      all_sent = all_sent && sent != Sockets::Sent::kFull;
-      if (sent == Sockets::Sent::kGone) {
-        if (nccl_ != nullptr) nccl_->Gone(peer);
-        it = publication.subscribers.erase(it);
-      } else {
-        ++it;
-      }
+    all_sent = PushOf(name, publication) && all_sent;
+  }
+  return all_sent;
+}
+
+void Exchange::PushNew(const std::string& name) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const auto found = published_.find(name);
+  if (found == published_.end()) return;
+  const bool all_sent = PushOf(name, found->second);
+  if (sockets_->Asked() || !all_sent) waker_.Wake();
+}
+
+bool Exchange::PushOf(const std::string& name, Publication& publication) {
+  if (publication.stream == nullptr) return true;
+  CountHere(publication);
+  bool all_sent = true;
+  for (auto it = publication.subscribers.begin(); it != publication.subscribers.end();) {
+    const std::string& peer = it->first;
+    int64_t& next = it->second;
+    Sockets::Sent sent = Sockets::Sent::kYes;
+    while (sent == Sockets::Sent::kYes && next < publication.stream->size()) {
+      const StateTensor tensor = publication.stream->GetTensor(next);
+      if (!tensor.known()) break;
+      LinkMessage message{LinkMessage::Type::kTensor, name, next};
+      const bool by_nccl = nccl_ != nullptr && tensor.on_device != nullptr &&
+                           nccl_->Route(peer, tensor.size(), message);
+      sent = sockets_->Send(peer, message, by_nccl ? nullptr : tensor.bytes);
+      if (sent != Sockets::Sent::kYes) break;
+      ++next;
+      CountSent(by_nccl ? Link::kNccl : Link::kZmq, tensor.size());
+      if (by_nccl) nccl_->Send(peer, tensor.on_device);
+    }
+    all_sent = all_sent && sent != Sockets::Sent::kFull;
+    if (sent == Sockets::Sent::kGone) {
+      if (nccl_ != nullptr) nccl_->Gone(peer);
+      it = publication.subscribers.erase(it);
+    } else {
+      ++it;
     }
   }
   return all_sent;

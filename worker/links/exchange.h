@@ -11,7 +11,8 @@
 //
 // A stream's name is used once: JOB/EPOCH/CHUNK.
 //
-// Thread safety: safe. One thread of its own has all sockets.
+// Thread safety: safe. One thread of its own receives; who puts a tensor into a published stream
+// sends it.
 #pragma once
 
 #include <cstdint>
@@ -88,9 +89,12 @@ class Exchange {
   void CountHere(Publication& publication);
   void CountSent(Link link, int64_t bytes);
   void CountReceived(Link link, int64_t bytes);
-  // Both: false where something waits for a socket.
+  // All three: false where something waits for a socket.
   bool Push();
+  bool PushOf(const std::string& name, Publication& publication);
   bool Ask();
+  // On the thread that put a tensor, which saves waking another.
+  void PushNew(const std::string& name);
 
   const ExchangeOptions options_;
   std::unique_ptr<Sockets> sockets_;

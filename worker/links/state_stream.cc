@@ -13,8 +13,8 @@ bool StateStream::Put(int64_t index, StateTensor tensor) {
     if (index < 0 || index >= size() || tensors_[index].known()) return false;
     tensors_[index] = std::move(tensor);
     while (first_missing_ < size() && tensors_[first_missing_].known()) ++first_missing_;
-    changed_.notify_all();
   }
+  changed_.notify_all();  // who wakes finds the mutex free
   if (put_ != nullptr) put_();
   return true;
 }
