@@ -103,6 +103,7 @@ absl::Status RunWorker(const WorkerOptions& options, const std::string& name,
   loop_options.device = device;
   loop_options.probe = &probe;
   loop_options.uid = options.uid;
+  loop_options.stays = options.parent == 0;
   loop_options.connect = [name, key = options.key](const std::string& endpoint) {
     return OpenDealer(endpoint, name, key);
   };

@@ -124,16 +124,17 @@ class Jobs(ClusterTest):
         id = server.submit(bases, chunk=2000)
         wait_for("a few chunks", lambda: server.job(id)["progress"]["chunks_done"] >= 3)
         self.assertEqual(server.stop(), 0)
-        self.assertEqual(worker.wait(timeout=60), 0)
+        self.assertIsNone(worker.poll())  # it waits for a server
+        worker.send_signal(signal.SIGSTOP)
         server.start()
         progress = server.job(id)["progress"]
         self.assertLess(progress["chunks_done"], 30)
         self.assertEqual(progress["tokens_computed"], progress["tokens_done"])
-        leaver = self.worker(server)
+        worker.send_signal(signal.SIGCONT)
         wait_for("more chunks", lambda: server.job(id)["progress"]["chunks_done"] >
                  progress["chunks_done"] + 2)
-        leaver.send_signal(signal.SIGTERM)
-        self.assertEqual(leaver.wait(timeout=60), 0)
+        worker.send_signal(signal.SIGTERM)
+        self.assertEqual(worker.wait(timeout=60), 0)
         self.worker(server)
         job = server.over(id)
         self.assertEqual(job["state"], "succeeded", job)
