@@ -217,6 +217,8 @@ absl::Status Work(WorkerOptions options) {
 
 void AddWorkerCommand(CLI::App& app, Action& action) {
   CLI::App* worker = app.add_subcommand("worker", "Compute chunks of a server's jobs");
+  // Who adds arguments to those given, as a chart's user, overrides them.
+  worker->option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
   auto options = std::make_shared<WorkerOptions>();
   worker
       ->add_option("--connect", options->connect,

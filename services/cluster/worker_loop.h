@@ -49,9 +49,9 @@ class WorkerLoop {
   WorkerLoop(std::unique_ptr<MessageSocket> socket, WorkerLoopOptions options, PrepareFn prepare)
       : socket_(std::move(socket)), options_(std::move(options)), prepare_(std::move(prepare)) {}
 
-  // Until `stop` says so, or the scheduler drains this worker and it does not stay: then the chunk in work is finished
-  // and committed first, as long as the scheduler answers. An error where this worker
-  // cannot go on: it has said so to the scheduler first.
+  // Until `stop` says so, or the scheduler drains this worker and it does not stay: then the chunk
+  // in work is finished and committed first, as long as the scheduler answers. An error where this
+  // worker cannot go on: it has said so to the scheduler first.
   absl::Status Run(const std::function<bool()>& stop);
 
  private:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import unittest
 
@@ -141,6 +142,21 @@ class Jobs(ClusterTest):
         self.assertEqual(job["progress"]["tokens_computed"], 60000)
         self.assertEqual(server.output(id),
                          self.expected(self.path("part.txt", bases), "--chunk", 2000))
+
+    def test_over_ipv6(self):
+        try:
+            socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+        except OSError:
+            self.skipTest("NOT TESTED: there is no IPv6 here")
+        server = self.server("--workers", 1, "--listen", "[::1]:0", "--worker-listen", "tcp://[::]:0")
+        worker = self.worker(server, "--link-listen", "tcp://[::1]:0",
+                             connect="tcp://[::1]:" + server.worker_listen.rpartition(":")[2])
+        wait_for("the workers", lambda: len(server.json("GET", "/v1/workers")["workers"]) == 2)
+        bases = self.genome(30000)
+        id = server.submit(bases, chunk=1000)
+        self.assertEqual(server.over(id)["state"], "succeeded")
+        self.assertEqual(server.output(id), self.expected(self.path("six.txt", bases), "--chunk", 1000))
+        self.assertIsNone(worker.poll())
 
     def test_a_cancelled_job_ends(self):
         server = self.server()
