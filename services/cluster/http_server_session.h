@@ -160,6 +160,18 @@ class HttpSession {
     return request;
   }
 
+  // A way of encoding the body that is not understood, so that its end is not known.
+  static std::optional<std::string> UnknownEncoding(
+      const boost::beast::http::request_header<>& header) {
+    const auto [first, end] = header.equal_range(boost::beast::http::field::transfer_encoding);
+    for (auto field = first; field != end; ++field) {
+      const bool known = field == first && header.version() >= 11 &&
+                         boost::beast::iequals(field->value(), "chunked");
+      if (!known) return std::string(field->value().data(), field->value().size());
+    }
+    return std::nullopt;
+  }
+
   // False: the connection is to be closed.
   Awaitable<bool> OneRequest() {
     namespace http = boost::beast::http;
@@ -181,8 +193,16 @@ class HttpSession {
     ApiRequest request = RequestOf(head.get());
     version_ = head.get().version();
     const bool keep = head.get().keep_alive();
+    const size_t hosts = head.get().count(http::field::host);
+    if (hosts > 1 || (hosts == 0 && version_ >= 11)) {
+      co_return co_await Refuse(400, "header Host: must be given once");
+    }
     if (head.get().count(http::field::authorization) > 1) {
       co_return co_await Refuse(400, "header Authorization: must be given once");
+    }
+    if (const std::optional<std::string> encoding = UnknownEncoding(head.get())) {
+      co_return co_await Refuse(501, absl::StrCat("header Transfer-Encoding ", Quoted(*encoding),
+                                                  ": must be chunked, of HTTP/1.1, or left out"));
     }
     if (boost::beast::iequals(head.get()[http::field::expect], "100-continue")) {
       http::response<http::empty_body> go_on(http::status::continue_, version_);

@@ -2,9 +2,11 @@
 
 import http.client
 import json
+import os
+import subprocess
 import unittest
 
-from cluster import IDS, ClusterTest, Refusals, wait_for
+from cluster import IDS, PATIENCE, SOURCE, ClusterTest, Refusals, wait_for
 
 
 class Api(Refusals, ClusterTest):
@@ -91,6 +93,20 @@ class Api(Refusals, ClusterTest):
             target = cursor and f"/v1/jobs?limit=2&cursor={cursor}"
         self.assertEqual(seen, ids[::-1])
 
+    def test_the_example_with_curl(self):
+        text = (SOURCE / "docs/api.md").read_text()
+        script = text.partition("## With curl\n")[2].partition("```sh\n")[2].partition("```")[0]
+        for name in ("file.json", "job.json", "scores.npy"):  # not into the source tree
+            script = script.replace(name, str(self.path(name)))
+        done = subprocess.run(["bash", "-euo", "pipefail", "-c", script], cwd=SOURCE,
+                              env={**os.environ, "LONGWAVE_SERVER": self.api.url}, timeout=PATIENCE,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertIn('"state":"succeeded"', done.stdout)
+        self.assertEqual(self.path("scores.npy").stat().st_size, 128 + 4 * 4096)
+        self.assertEqual(self.api.json("GET", "/v1/jobs")["jobs"], [])
+        self.assertEqual(self.api.json("GET", "/v1/files")["files"], [])
+
     def test_ranges(self):
         id = self.api.submit(self.genome(1000), chunk=300)
         wait_for("the job", lambda: self.api.job(id)["state"] == "succeeded")
@@ -100,7 +116,8 @@ class Api(Refusals, ClusterTest):
         self.assertEqual(size, 128 + 4000)
         for asked, first, last in (("0-0", 0, 0), ("100-1500", 100, 1500), ("4000-", 4000, size - 1),
                                    ("-10", size - 10, size - 1), ("4000-99999", 4000, size - 1),
-                                   ("1327-1329", 1327, 1329), ("-99999", 0, size - 1)):
+                                   ("1327-1329", 1327, 1329), ("-99999", 0, size - 1),
+                                   (f"0-{10**20}", 0, size - 1)):
             with self.subTest(asked=asked):
                 status, headers, got = self.api.request("GET", target,
                                                         headers={"Range": f"bytes={asked}"})
@@ -109,8 +126,10 @@ class Api(Refusals, ClusterTest):
                 self.assertEqual(headers["Content-Range"], f"bytes {first}-{last}/{size}")
         sent = self.refused(416, "9999-", "GET", target, Range="bytes=9999-")
         self.assertEqual(sent["Content-Range"], f"bytes */{size}")
-        for odd in ("bytes=5-2-3", "lines=1-2", "bytes=-", "bytes=a-b"):
+        for odd in ("bytes=5-2-3", "bytes=-", "bytes=a-b"):
             self.refused(400, odd, "GET", target, Range=odd)
+        status, headers, got = self.api.request("GET", target, headers={"Range": "items=0-3"})
+        self.assertEqual((status, headers["Content-Range"], got), (200, None, whole))
         status, headers, got = self.api.request("HEAD", target)
         self.assertEqual((status, headers["Content-Length"], got), (200, str(size), b""))
 
@@ -142,24 +161,45 @@ class Api(Refusals, ClusterTest):
 
     def test_what_is_no_request(self):
         for request in (b"nonsense\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01\x00\xff" * 9,
-                        b"GET / HTTP/1.1\r\nx: " + b"y" * 20000 + b"\r\n\r\n",
-                        b"GET /%zz HTTP/1.1\r\n\r\n",
-                        b"POST /v1/jobs HTTP/1.1\r\nContent-Length: -5\r\n\r\n",
+                        b"GET / HTTP/1.1\r\nHost: x\r\nx: " + b"y" * 20000 + b"\r\n\r\n",
+                        b"GET /%zz HTTP/1.1\r\nHost: x\r\n\r\n",
+                        b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
                         # Where two ways of counting would give two ends.
-                        b"POST /v1/jobs HTTP/1.1\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{} ",
-                        b"POST /v1/jobs HTTP/1.1\r\nContent-Length: 2\r\n"
+                        b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{} ",
+                        b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n"
                         b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-                        b"POST /v1/jobs HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n"):
+                        b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n"):
             with self.subTest(request=request[:20]):
                 self.assertRegex(self.raw(request).split(b"\r\n")[0],
                                  b" 431 " if len(request) > 20000 else b" 400 ")
         self.assertEqual(self.api.json("GET", "/healthz"), {"status": "ok"})
 
+    def test_a_body_without_a_known_end_ends_the_connection(self):
+        inner = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+        for target in (b"/v1/files?name=a", b"/v1/jobs"):
+            for encoding in (b"gzip", b"gzip, chunked", b"x\r\nTransfer-Encoding: chunked"):
+                with self.subTest(target=target, encoding=encoding):
+                    answer = self.raw(b"POST " + target + b" HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: " +
+                                      encoding + b"\r\n\r\n" + inner)
+                    head, _, body = answer.partition(b"\r\n\r\n")
+                    self.assertIn(b" 501 ", head.split(b"\r\n")[0])
+                    self.assertIn(b"Connection: close", head)
+                    self.assertIn(b"application/problem+json", head)
+                    self.assertIn("Transfer-Encoding", json.loads(body)["detail"])  # and no more
+        self.assertEqual(self.api.json("GET", "/v1/files")["files"], [])
+
+    def test_a_request_names_one_host(self):
+        for hosts in (b"", b"Host: a\r\nHost: b\r\n"):
+            answer = self.raw(b"GET /healthz HTTP/1.1\r\n" + hosts + b"\r\n")
+            self.assertIn(b" 400 ", answer.split(b"\r\n")[0])
+            self.assertIn(b"header Host", answer)
+        self.assertIn(b" 200 ", self.raw(b"GET /healthz HTTP/1.0\r\n\r\n").split(b"\r\n")[0])
+
     def test_no_path_leads_out(self):
         for target in (b"/v1/../../../etc/passwd", b"/..", b"/v1/files/../../jobs.sqlite",
                        b"/v1/jobs/%2e%2e%2f%2e%2e%2fjobs.sqlite", b"/v1/files/" + b"x" * 5000):
             with self.subTest(target=target):
-                head, _, body = self.raw(b"GET " + target + b" HTTP/1.1\r\n\r\n").partition(b"\r\n\r\n")
+                head, _, body = self.raw(b"GET " + target + b" HTTP/1.1\r\nHost: x\r\n\r\n").partition(b"\r\n\r\n")
                 self.assertIn(b" 404 ", head.split(b"\r\n")[0])
                 self.assertLess(len(json.loads(body)["detail"]), 300)
         for name in ("..", "%2e%2e", "a%0ab", "%ff"):
@@ -169,17 +209,17 @@ class Api(Refusals, ClusterTest):
 
     def test_a_body_without_a_length_has_an_end(self):
         chunk = b"8000\r\n" + b" " * 0x8000 + b"\r\n"
-        answer = self.raw(b"POST /v1/jobs HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + 9 * chunk)
+        answer = self.raw(b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + 9 * chunk)
         self.assertIn(b" 413 ", answer.split(b"\r\n")[0])
         self.assertIn(b"body: more than 262144 bytes", answer)
 
     def test_an_upload_cut_short_leaves_nothing(self):
-        for request in (b"POST /v1/files HTTP/1.1\r\nContent-Length: 1000\r\n\r\nACGT",
-                        b"POST /v1/files HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nACGT\r\n"):
+        for request in (b"POST /v1/files HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nACGT",
+                        b"POST /v1/files HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nACGT\r\n"):
             self.assertIn(b" 400 ", self.raw(request).split(b"\r\n")[0])
         files = self.folder / "data/objects/files"
         wait_for("no file", lambda: not files.exists() or not list(files.iterdir()))
-        whole = b"POST /v1/files HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nACGT\r\n0\r\n\r\n"
+        whole = b"POST /v1/files HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nACGT\r\n0\r\n\r\n"
         self.assertIn(b" 201 ", self.raw(whole).split(b"\r\n")[0])
 
 

@@ -14,8 +14,9 @@ class Clients(Refusals, ClusterTest):
         self.api = self.server("--workers", 0, "--request-timeout", "0.5")
         for pieces, what in (
                 ([b"GET /healthz HTT"], "the request's header"),
-                ([b"POST /v1/jobs HTTP/1.1\r\nContent-Length: 100\r\n\r\n{"], "the request's body"),
-                ([b"POST /v1/files HTTP/1.1\r\nContent-Length: 100\r\n\r\nACGT"],
+                ([b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"],
+                 "the request's body"),
+                ([b"POST /v1/files HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nACGT"],
                  "a block of the upload")):
             with self.subTest(what=what):
                 host, port = self.api.listen.split(":")
@@ -37,7 +38,8 @@ class Clients(Refusals, ClusterTest):
 
     def test_an_upload_may_be_slow_but_steady(self):
         self.api = self.server("--workers", 0, "--request-timeout", "3")
-        head = b"POST /v1/files HTTP/1.1\r\nConnection: close\r\nContent-Length: 1048576\r\n\r\n"
+        head = (b"POST /v1/files HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+                b"Content-Length: 1048576\r\n\r\n")
         answer = self.raw(head, *[b"A" * (262144)] * 4, pause=1)
         self.assertIn(b" 201 ", answer.split(b"\r\n")[0])
 
@@ -46,7 +48,7 @@ class Clients(Refusals, ClusterTest):
         host, port = self.api.listen.split(":")
         held = [socket.create_connection((host, int(port)), timeout=60) for _ in range(5)]
         for connection in held:
-            connection.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
             self.assertIn(b" 200 ", connection.recv(1000))
         answer = self.raw()
         self.assertIn(b" 503 ", answer.split(b"\r\n")[0])
