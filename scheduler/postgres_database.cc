@@ -30,6 +30,9 @@ constexpr char kSessionSettings[] =
 // Longwave's lock of the database: who holds it is the one writer.
 constexpr char kBegin[] = "BEGIN; SELECT pg_advisory_xact_lock(7814421391)";
 
+// For outsiders.
+constexpr char kAway[] = "the database does not answer", kFailed[] = "the database failed";
+
 // pg_type.oid
 constexpr Oid kInt8 = 20, kInt4 = 23, kText = 25;
 
@@ -65,7 +68,7 @@ class PostgresConnection final : public SqlWriter {
     for (size_t i = 0; i < options.size(); ++i) std::tie(keys[i], values[i]) = options[i];
     connection_ = PQconnectdbParams(keys.data(), values.data(), 1);
     if (PQstatus(connection_) != CONNECTION_OK) {
-      return absl::UnavailableError(Message(PQerrorMessage(connection_)));
+      return SqlError(absl::StatusCode::kUnavailable, Message(PQerrorMessage(connection_)), kAway);
     }
     PQsetNoticeProcessor(
         connection_, [](void*, const char*) {}, nullptr);
@@ -115,7 +118,8 @@ class PostgresConnection final : public SqlWriter {
     if (!result.ok()) return result.status();
     // The server ends a transaction that an error was seen in this way, and without an error.
     if (strcmp(sql, "COMMIT") == 0 && strcmp(PQcmdStatus(result->get()), "COMMIT") != 0) {
-      return absl::InternalError(Message("a transaction in which a statement failed was ended"));
+      return SqlError(absl::StatusCode::kInternal,
+                      Message("a transaction in which a statement failed was ended"), kFailed);
     }
     return Read(result->get());
   }
@@ -172,8 +176,10 @@ class PostgresConnection final : public SqlWriter {
         } else if (type == kText) {
           row.emplace_back(std::string(data, PQgetlength(answer, i, k)));
         } else {
-          return absl::InternalError(
-              absl::StrCat("column ", PQfname(answer, k), " is of a type with OID ", type));
+          return SqlError(
+              absl::StatusCode::kInternal,
+              absl::StrCat("column ", PQfname(answer, k), " is of a type with OID ", type),
+              kFailed);
         }
       }
     }
@@ -189,19 +195,29 @@ class PostgresConnection final : public SqlWriter {
     const char* text = PQresultErrorMessage(answer);
     const std::string message = absl::StrCat(Message(text), " (", sql, ")");
     if (PQstatus(connection_) != CONNECTION_OK) return Lost(text, sql);
-    if (code == "23505") return absl::AlreadyExistsError(message);
-    if (code == "22021" || code == "22P05") return absl::InvalidArgumentError(message);
+    if (code == "23505") {
+      return SqlError(absl::StatusCode::kAlreadyExists, message, "it is there already");
+    }
+    if (code == "22021" || code == "22P05") {
+      return SqlError(absl::StatusCode::kInvalidArgument, message, "it has bytes that are no text");
+    }
+    if (code == "53100") {
+      return SqlError(absl::StatusCode::kUnavailable, message, "the database's disk is full");
+    }
     // A standby: another of the URI's hosts may be the one to write to.
     if (code == "25006") return Lost(text, sql);
     for (const char* away : {"08", "40", "53", "55", "57", "58"}) {
-      if (code.substr(0, 2) == away) return absl::UnavailableError(message);
+      if (code.substr(0, 2) == away) {
+        return SqlError(absl::StatusCode::kUnavailable, message, kAway);
+      }
     }
-    return absl::InternalError(message);
+    return SqlError(absl::StatusCode::kInternal, message, kFailed);
   }
 
   absl::Status Lost(absl::string_view text, const char* sql) {
     lost_ = true;
-    return absl::UnavailableError(absl::StrCat(Message(text), " (", sql, ")"));
+    return SqlError(absl::StatusCode::kUnavailable, absl::StrCat(Message(text), " (", sql, ")"),
+                    kAway);
   }
 
   // libpq's and the server's have several lines.
@@ -267,8 +283,10 @@ class PostgresDatabase final : public SqlDatabase {
     {
       std::unique_lock<std::mutex> lock(mutex_);
       if (!returned_.wait_for(lock, most_wait_, [&] { return readers_ < kMostReaders; })) {
-        return absl::UnavailableError(
-            absl::StrCat(name_, ": all ", kMostReaders, " connections that read are at work"));
+        return SqlError(
+            absl::StatusCode::kUnavailable,
+            absl::StrCat(name_, ": all ", kMostReaders, " connections that read are at work"),
+            "the database is busy");
       }
       ++readers_;
       if (fresh) idle_.clear();

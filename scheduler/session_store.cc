@@ -55,6 +55,10 @@ absl::StatusOr<Session> SessionStore::Create(const Session& session) {
                 {session.id, session.tenant, session.model, session.model_hash, session.position,
                  session.boundary, session.pending, session.created_ms})
             .status();
+    if (absl::IsAlreadyExists(inserted)) {
+      return absl::AlreadyExistsError(
+          absl::StrCat("there is a session \"", session.id, "\" already"));
+    }
     if (!inserted.ok()) return inserted;
     created = OneOf(connection.Run(Select("id = $1").c_str(), {session.id}), session.id);
     return created.status();

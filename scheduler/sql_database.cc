@@ -2,12 +2,14 @@
 
 #include <algorithm>
 
+#include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
 
 namespace longwave {
 namespace {
 
 constexpr size_t kMostTogether = 64;
+constexpr char kPlain[] = "longwave/plain-sql-error";  // a status' payload
 
 // Tells a probe, if there is one, of a request from here on.
 class Timer {
@@ -96,6 +98,18 @@ absl::Status SqlDatabase::TryGroup(absl::Span<Waiting* const> group, bool& again
   if (status.ok()) status = writer.Run("COMMIT", {}).status();
   if (!status.ok() && writer.connected()) writer.Run("ROLLBACK", {}).IgnoreError();
   return status;
+}
+
+absl::Status SqlError(absl::StatusCode code, absl::string_view message, absl::string_view plain) {
+  absl::Status status(code, message);
+  status.SetPayload(kPlain, absl::Cord(plain));
+  return status;
+}
+
+std::optional<std::string> PlainSqlError(const absl::Status& status) {
+  const absl::optional<absl::Cord> plain = status.GetPayload(kPlain);
+  if (!plain.has_value()) return std::nullopt;
+  return std::string(*plain);
 }
 
 std::string CleanText(absl::string_view text) {

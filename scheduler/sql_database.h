@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <utility>
 #include <variant>
@@ -53,7 +54,7 @@ class SqlConnection {
   virtual ~SqlConnection() = default;
   // One statement. AlreadyExists where it would break a uniqueness, InvalidArgument for a text that
   // is not UTF-8 or has a zero byte (PostgreSQL keeps neither), Unavailable where the database is
-  // away, busy or full, Internal for anything else.
+  // away, busy or full, Internal for anything else. For what outsiders may read: PlainSqlError().
   virtual absl::StatusOr<SqlResult> Run(const char* sql, absl::Span<const SqlValue> values) = 0;
 };
 
@@ -107,6 +108,11 @@ class SqlDatabase {
   std::vector<Waiting*> waiting_;
   bool writing_ = false;
 };
+
+// What a database said is for the log: it has paths, addresses and SQL. `plain` is for outsiders.
+absl::Status SqlError(absl::StatusCode code, absl::string_view message, absl::string_view plain);
+// Of an error that was made so; nullopt for any other, which names nothing of the database.
+std::optional<std::string> PlainSqlError(const absl::Status& status);
 
 // `text` with a question mark for each byte that no text in a database may have: zero, and what is
 // not UTF-8.

@@ -93,17 +93,20 @@ class SqliteConnection final : public SqlWriter {
     const std::string message = absl::StrCat(path_, ": ", sqlite3_errmsg(db_), " (", what, ")");
     const int code = sqlite3_extended_errcode(db_);
     if (code == SQLITE_CONSTRAINT_PRIMARYKEY || code == SQLITE_CONSTRAINT_UNIQUE) {
-      return absl::AlreadyExistsError(message);
+      return SqlError(absl::StatusCode::kAlreadyExists, message, "it is there already");
     }
     switch (code & 0xff) {
       case SQLITE_BUSY:
+        return SqlError(absl::StatusCode::kUnavailable, message, "the database is busy");
       case SQLITE_FULL:
+        return SqlError(absl::StatusCode::kUnavailable, message, "the database's disk is full");
       case SQLITE_IOERR:
       case SQLITE_CANTOPEN:
       case SQLITE_READONLY:
-        return absl::UnavailableError(message);
+        return SqlError(absl::StatusCode::kUnavailable, message,
+                        "the database cannot be read or written");
       default:
-        return absl::InternalError(message);
+        return SqlError(absl::StatusCode::kInternal, message, "the database failed");
     }
   }
 

@@ -277,7 +277,8 @@ TEST_P(StoresTest, OfTwoThatChangeASessionOneIsRefused) {
   const auto created = sessions.Create(session);
   ASSERT_TRUE(created.ok()) << created.status();
   EXPECT_EQ(created->version, 1);
-  EXPECT_TRUE(absl::IsAlreadyExists(sessions.Create(session).status()));
+  EXPECT_EQ(sessions.Create(session).status(),
+            absl::AlreadyExistsError("there is a session \"s\" already"));
   Session one = *created, other = *created;
   one.pending = "job";
   one.position = 77;

@@ -6,6 +6,8 @@
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
 #include "boost/json/serialize.hpp"
+#include "observability/log.h"
+#include "scheduler/sql_database.h"
 #include "services/text.h"
 
 namespace longwave {
@@ -87,12 +89,24 @@ int HttpStatus(const absl::Status& status) {
 }
 
 absl::Status OfObjects(const absl::Status& status) {
-  if (absl::IsPermissionDenied(status) || absl::IsUnknown(status)) {
-    return absl::UnavailableError(status.message());
+  if (status.ok()) return status;
+  log::Error("the object store failed", {{"error", status.message()}});
+  switch (status.code()) {
+    case absl::StatusCode::kResourceExhausted: {
+      absl::Status full = absl::ResourceExhaustedError("the object store is full");
+      full.SetPayload(kFull, absl::Cord());
+      return full;
+    }
+    case absl::StatusCode::kPermissionDenied:
+      return absl::UnavailableError("the object store refuses this server");
+    case absl::StatusCode::kUnavailable:
+    case absl::StatusCode::kUnknown:
+      return absl::UnavailableError("the object store does not answer");
+    case absl::StatusCode::kDataLoss:  // names the object
+      return status;
+    default:
+      return absl::InternalError("the object store failed");
   }
-  absl::Status told = status;
-  if (absl::IsResourceExhausted(told)) told.SetPayload(kFull, absl::Cord());
-  return told;
 }
 
 int64_t ApiResponse::body_bytes() const {
@@ -125,7 +139,9 @@ ApiResponse Problem(int http_status, absl::string_view detail) {
 }
 
 ApiResponse Problem(const absl::Status& status) {
-  return Problem(HttpStatus(status), status.message());
+  const std::optional<std::string> plain = PlainSqlError(status);
+  if (plain.has_value()) log::Error("the database failed", {{"error", status.message()}});
+  return Problem(HttpStatus(status), plain.has_value() ? *plain : status.message());
 }
 
 absl::Status Bad(absl::string_view what, absl::string_view value, absl::string_view expected) {

@@ -52,10 +52,12 @@ struct ApiResponse {
 // The one table of status codes.
 int HttpStatus(const absl::Status& status);
 // An error of the object store, as the API tells it: a full store is 507 and no quota, and one that
-// refuses this server is 503 and not the client's 403.
+// refuses this server is 503 and not the client's 403. What the store said has paths, and goes to
+// the log.
 absl::Status OfObjects(const absl::Status& status);
 ApiResponse JsonResponse(int status, const boost::json::object& object);
-// The answer that says what went wrong, in one line: application/problem+json.
+// The answer that says what went wrong, in one line: application/problem+json. What a database said
+// goes to the log.
 ApiResponse Problem(const absl::Status& status);
 ApiResponse Problem(int http_status, absl::string_view detail);
 

@@ -45,7 +45,7 @@ Api::Answer Api::GetModel(const Call& call) {
   const std::string& name = call.ids[0];
   const absl::StatusOr<ModelEntry> entry = models_.Find(name);
   if (absl::IsInvalidArgument(entry.status()) && !models_.Has(name)) {
-    return absl::NotFoundError(absl::StrCat("there is no model ", Quoted(name)));
+    return absl::NotFoundError(entry.status().message());  // it lists those that there are
   }
   if (!entry.ok()) return entry.status();
   return JsonResponse(200, ToJson(name, *entry));

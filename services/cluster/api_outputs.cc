@@ -69,7 +69,8 @@ Api::Answer Api::GetOutput(const Call& call) {
   if (!job.ok()) return job.status();
   const bool whole = job->state == JobState::kSucceeded;
   if (!whole && job->state != JobState::kRunning) return NoOutput(*job, "it has no output");
-  if (!whole && call.request.range.empty()) {
+  std::string range = IsOfOtherUnit(call.request.range) ? "" : call.request.range;
+  if (!whole && range.empty()) {
     return NoOutput(*job, "ask for a Range of what is there by now");
   }
   const absl::StatusOr<SequenceRow> file = FindOutput(*job, call);
@@ -89,7 +90,6 @@ Api::Answer Api::GetOutput(const Call& call) {
   ApiResponse response;
   response.content_type = "application/octet-stream";
   response.headers.emplace_back("Accept-Ranges", "bytes");
-  std::string range = call.request.range;
   if (whole) {
     const std::string tag = EntityTag(*header, *chunks);
     response.headers.emplace_back("ETag", tag);
@@ -127,6 +127,7 @@ Api::Answer Api::GetTrace(const Call& call) {
   const absl::StatusOr<std::vector<CommittedChunk>> chunks = jobs_.Committed(job->id);
   if (!chunks.ok()) return chunks.status();
   absl::StatusOr<std::string> trace = JobTrace(job->id, *chunks, objects_);
+  if (absl::IsUnavailable(trace.status())) return OfObjects(trace.status());
   if (!trace.ok()) return trace.status();
   ApiResponse response;
   response.body = *std::move(trace);

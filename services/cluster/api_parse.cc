@@ -5,6 +5,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -74,15 +75,25 @@ absl::StatusOr<int64_t> ParseCursor(const Query& query, absl::string_view list) 
   return Bad("cursor", Quoted(found->second), "next_cursor of this list's page before");
 }
 
+bool IsOfOtherUnit(absl::string_view range) {
+  const size_t end = range.find('=');
+  return end != absl::string_view::npos && !absl::EqualsIgnoreCase(range.substr(0, end), "bytes");
+}
+
 absl::StatusOr<std::optional<std::pair<int64_t, int64_t>>> ParseRange(const std::string& header,
                                                                       int64_t size) {
   if (header.empty()) return std::nullopt;
-  absl::string_view text = header;
-  const bool of_bytes = absl::ConsumePrefix(&text, "bytes=");
+  const std::pair<absl::string_view, absl::string_view> unit =
+      absl::StrSplit(header, absl::MaxSplits('=', 1));
+  const absl::string_view text = unit.second;
+  const bool of_bytes = absl::EqualsIgnoreCase(unit.first, "bytes");
   const std::vector<absl::string_view> parts = absl::StrSplit(text, '-');
   const auto parse = [](absl::string_view digits, int64_t& number) {
-    return !digits.empty() && std::all_of(digits.begin(), digits.end(), absl::ascii_isdigit) &&
-           absl::SimpleAtoi(digits, &number);
+    if (digits.empty() || !std::all_of(digits.begin(), digits.end(), absl::ascii_isdigit)) {
+      return false;
+    }
+    if (!absl::SimpleAtoi(digits, &number)) number = std::numeric_limits<int64_t>::max();
+    return true;
   };
   int64_t first = 0, last = size - 1;
   bool good = of_bytes && parts.size() == 2;

@@ -37,6 +37,8 @@ std::string MakeCursor(absl::string_view list, int64_t number);
 // INT64_MAX where the query has none.
 absl::StatusOr<int64_t> ParseCursor(const Query& query, absl::string_view list);
 
+// Whether a range is not one of bytes: then it is as if there were none.
+bool IsOfOtherUnit(absl::string_view range);
 // [first, first + count) of `size` bytes; nullopt: no range was asked for. One range of bytes.
 // OutOfRange where it begins behind the end.
 absl::StatusOr<std::optional<std::pair<int64_t, int64_t>>> ParseRange(const std::string& header,

@@ -109,6 +109,9 @@ Api::Answer Api::CreateSession(const Call& call) {
   session.created_ms = session.updated_ms = call.now_ms;
   session.id = SessionId(session.tenant, name);
   status = sessions_.Create(session).status();
+  if (absl::IsAlreadyExists(status)) {
+    return absl::AlreadyExistsError(absl::StrCat("there is a session ", Quoted(name), " already"));
+  }
   if (!status.ok()) return status;
   ApiResponse response = JsonResponse(201, ToJson(session));
   response.headers.emplace_back("Location", absl::StrCat("/v1/sessions/", name));

@@ -8,13 +8,14 @@ namespace longwave {
 Api::Answer Api::Health(const Call& call) { return JsonResponse(200, {{"status", "ok"}}); }
 
 Api::Answer Api::Ready(const Call& call) {
+  absl::Status status;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
-    if (!ready_.ok()) return ready_;
+    status = ready_;
   }
-  const absl::Status store = jobs_.LastEvent().status();
-  if (!store.ok()) return absl::UnavailableError(store.message());
-  return JsonResponse(200, {{"status", "ok"}});
+  status.Update(jobs_.LastEvent().status());
+  if (status.ok()) return JsonResponse(200, {{"status", "ok"}});
+  return Problem(503, PlainSqlError(status).value_or(std::string(status.message())));
 }
 
 Api::Answer Api::Metrics(const Call& call) {

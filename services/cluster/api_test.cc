@@ -364,13 +364,52 @@ TEST(Problems, OfTheObjectStoreAreNotTheClients) {
   EXPECT_EQ(Problem(absl::ResourceExhaustedError("quota")).status, 429);
   const ApiResponse full = Problem(OfObjects(absl::ResourceExhaustedError("no room")));
   EXPECT_EQ(full.status, 507);
-  EXPECT_TRUE(absl::StrContains(full.body, "\"no room\"")) << full.body;
+  EXPECT_TRUE(absl::StrContains(full.body, "\"the object store is full\"")) << full.body;
   EXPECT_EQ(Problem(OfObjects(absl::PermissionDeniedError("keys"))).status, 503);
   EXPECT_EQ(Problem(OfObjects(absl::DataLossError("hash"))).status, 500);
   const ApiResponse away = Problem(OfObjects(absl::UnavailableError("away")));
   EXPECT_EQ(away.status, 503);
   EXPECT_EQ(away.headers, (std::vector<std::pair<std::string, std::string>>{{"Retry-After", "5"}}));
   EXPECT_TRUE(OfObjects(absl::OkStatus()).ok());
+}
+
+TEST(Problems, SayNothingOfTheServersInside) {
+  for (const absl::Status& status :
+       {OfObjects(absl::ResourceExhaustedError("/srv/data/objects/files/a: No space left")),
+        OfObjects(absl::UnavailableError("/srv/data/objects")),
+        OfObjects(absl::PermissionDeniedError("/srv/data/objects")),
+        OfObjects(absl::NotFoundError("/srv/data/objects")),
+        SqlError(absl::StatusCode::kUnavailable, "/srv/data/jobs.sqlite (SELECT)", "it is away"),
+        SqlError(absl::StatusCode::kInternal, "/srv/data/jobs.sqlite (SELECT)", "it failed")}) {
+    const ApiResponse problem = Problem(status);
+    EXPECT_GE(problem.status, 500) << problem.body;
+    EXPECT_FALSE(absl::StrContains(problem.body, "/srv")) << problem.body;
+    EXPECT_FALSE(absl::StrContains(problem.body, "SELECT")) << problem.body;
+  }
+}
+
+TEST_F(ApiTest, ADatabaseThatFailsIsToldPlainly) {
+  const std::string path = folder_ + "/jobs.sqlite";
+  jobs_ = *JobStore::Open(*OpenSqlite(path));
+  tokens_ = std::make_unique<TokenStore>(jobs_->database());
+  sessions_ = std::make_unique<SessionStore>(jobs_->database());
+  Open({});
+  ASSERT_TRUE(jobs_->database()
+                  .Write([](SqlConnection& connection) {
+                    absl::Status gone = connection.Run("DROP TABLE jobs", {}).status();
+                    if (!gone.ok()) return gone;
+                    return connection.Run("DROP TABLE sessions", {}).status();
+                  })
+                  .ok());
+  EXPECT_EQ(Detail(Ask("GET", "/v1/jobs"), 500), "the database failed");
+  EXPECT_EQ(Detail(Ask("POST", "/v1/sessions", R"({"name":"s","model":"h3-dna"})"), 500),
+            "the database failed");
+}
+
+TEST_F(ApiTest, ASessionMadeTwice) {
+  const std::string session = R"({"name":"c1","model":"h3-dna"})";
+  Json(Ask("POST", "/v1/sessions", session), 201);
+  EXPECT_EQ(Detail(Ask("POST", "/v1/sessions", session), 409), "there is a session \"c1\" already");
 }
 
 // So that an object store that is away holds up nothing else.
@@ -503,6 +542,14 @@ TEST_F(ApiTest, Models) {
   }
 }
 
+TEST_F(ApiTest, AServerWithoutModelsSaysSo) {
+  models_ = std::make_unique<ModelCatalog>(folder_ + "/none");
+  Open({});
+  const std::string body = R"({"model":"h3-dna","input":"x"})";
+  EXPECT_EQ(Detail(Ask("POST", "/v1/jobs", body), 400),
+            "model \"h3-dna\": the server has no models");
+}
+
 TEST(Parse, Ranges) {
   using Range = std::optional<std::pair<int64_t, int64_t>>;
   EXPECT_EQ(*ParseRange("", 10), Range());
@@ -510,11 +557,18 @@ TEST(Parse, Ranges) {
   EXPECT_EQ(*ParseRange("bytes=2-", 10), Range({2, 8}));
   EXPECT_EQ(*ParseRange("bytes=-3", 10), Range({7, 3}));
   EXPECT_EQ(*ParseRange("bytes=-30", 10), Range({0, 10}));
+  EXPECT_EQ(*ParseRange("Bytes=2-5", 10), Range({2, 4}));
+  EXPECT_EQ(*ParseRange("bytes=1-99999999999999999999", 10), Range({1, 9}));
+  EXPECT_EQ(*ParseRange("bytes=-99999999999999999999", 10), Range({0, 10}));
+  EXPECT_TRUE(absl::IsOutOfRange(ParseRange("bytes=99999999999999999999-", 10).status()));
+  EXPECT_TRUE(IsOfOtherUnit("items=0-3"));
+  for (const char* bytes : {"", "bytes=0-3", "BYTES=0-3", "0-3"})
+    EXPECT_FALSE(IsOfOtherUnit(bytes));
   for (const char* behind : {"bytes=10-", "bytes=10-20", "bytes=-0"}) {
     EXPECT_TRUE(absl::IsOutOfRange(ParseRange(behind, 10).status())) << behind;
   }
-  for (const char* odd : {"bytes=5-2", "bytes=-", "bytes=1-2,4-5", "bytes= 1-2", "bytes=+1-2",
-                          "1-2", "bytes=1-99999999999999999999"}) {
+  for (const char* odd :
+       {"bytes=5-2", "bytes=-", "bytes=1-2,4-5", "bytes= 1-2", "bytes=+1-2", "1-2"}) {
     EXPECT_TRUE(absl::IsInvalidArgument(ParseRange(odd, 10).status())) << odd;
   }
 }

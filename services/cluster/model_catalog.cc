@@ -50,9 +50,11 @@ bool ModelCatalog::Has(const std::string& name) const {
 
 absl::StatusOr<ModelEntry> ModelCatalog::Find(const std::string& name) {
   if (!Has(name)) {
-    return absl::InvalidArgumentError(absl::StrCat("model \"", ToUtf8(name.substr(0, 200)),
-                                                   "\": must be one of ",
-                                                   absl::StrJoin(Names(), ", ")));
+    const std::vector<std::string> names = Names();
+    return absl::InvalidArgumentError(
+        absl::StrCat("model \"", ToUtf8(name.substr(0, 200)), "\": ",
+                     names.empty() ? "the server has no models"
+                                   : absl::StrCat("must be one of ", absl::StrJoin(names, ", "))));
   }
   const std::string folder = absl::StrCat(folder_, "/", name);
   const std::string stamp = Stamp(folder);

@@ -220,7 +220,8 @@ class Server {
 
   void Health(const absl::Status& status) {
     if (!status.ok()) Warn("not ready", status);
-    if (StopSignal() == 0) api_->SetReady(status);
+    if (StopSignal() != 0) return;
+    api_->SetReady(PlainSqlError(status).has_value() ? status : OfObjects(status));
   }
 
   static void Warn(absl::string_view what, const absl::Status& status) {
