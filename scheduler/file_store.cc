@@ -160,14 +160,14 @@ class FileStore final : public ObjectStore {
     }
     std::string bytes(std::min(count, *size - offset), '\0');
     const int fd = open(Path(name).c_str(), O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return Error(Path(name), errno);
+    if (fd < 0) return Error(name, errno);
     size_t done = 0;
     absl::Status status;
     while (done < bytes.size() && status.ok()) {
       const ssize_t got = pread(fd, &bytes[done], bytes.size() - done, offset + done);
       if (got > 0) done += got;
       if (got == 0) status = absl::DataLossError(absl::StrCat(name, ": shorter than it was"));
-      if (got < 0 && errno != EINTR) status = Error(Path(name), errno);
+      if (got < 0 && errno != EINTR) status = Error(name, errno);
     }
     close(fd);
     if (!status.ok()) return status;
@@ -178,8 +178,8 @@ class FileStore final : public ObjectStore {
     absl::Status good = CheckObjectName(name);
     if (!good.ok()) return good;
     struct stat info;
-    if (stat(Path(name).c_str(), &info) != 0) return Error(Path(name), errno);
-    if (!S_ISREG(info.st_mode)) return absl::NotFoundError(Path(name) + ": not a file");
+    if (stat(Path(name).c_str(), &info) != 0) return Error(name, errno);
+    if (!S_ISREG(info.st_mode)) return absl::NotFoundError(name + ": not a file");
     return int64_t{info.st_size};
   }
 

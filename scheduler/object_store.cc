@@ -20,10 +20,11 @@ constexpr size_t kMostName = 1024;
 
 class ObjectSource final : public BufferedSource {
  public:
-  ObjectSource(ObjectStore& store, const std::string& name, int64_t offset, int64_t count,
-               std::string sha256)
-      : BufferedSource(name),
+  ObjectSource(ObjectStore& store, const std::string& object, int64_t offset, int64_t count,
+               std::string sha256, const std::string& label = "")
+      : BufferedSource(label.empty() ? object : label),
         store_(store),
+        object_(object),
         begin_(offset),
         next_(offset),
         end_(offset + count),
@@ -52,20 +53,21 @@ class ObjectSource final : public BufferedSource {
     block_.clear();
     used_ = 0;
     if (count > 0) {
-      absl::StatusOr<std::string> block = store_.Read(name(), next_, count);
+      absl::StatusOr<std::string> block = store_.Read(object_, next_, count);
       if (!block.ok()) return block.status();
       if (static_cast<int64_t>(block->size()) != count) {
-        return absl::DataLossError(absl::StrCat(name(), ": shorter than it was"));
+        return absl::DataLossError(absl::StrCat(object_, ": shorter than it was"));
       }
       block_ = *std::move(block);
       next_ += count;
       if (!sha256_.empty()) hash_.Add(block_);
     }
     if (next_ < end_ || sha256_.empty()) return absl::OkStatus();
-    return CheckSha256(name(), hash_.HexDigest(), std::exchange(sha256_, ""));
+    return CheckSha256(object_, hash_.HexDigest(), std::exchange(sha256_, ""));
   }
 
   ObjectStore& store_;
+  const std::string object_;
   const int64_t begin_;
   int64_t next_;  // of the object: where the next block begins
   const int64_t end_;
@@ -137,10 +139,11 @@ absl::StatusOr<ObjectInfo> ObjectStore::Write(const std::string& name, absl::str
 }
 
 absl::StatusOr<std::unique_ptr<ByteSource>> ObjectStore::OpenSource(const std::string& name,
-                                                                    const std::string& sha256) {
+                                                                    const std::string& sha256,
+                                                                    const std::string& label) {
   const absl::StatusOr<int64_t> size = Size(name);
   if (!size.ok()) return size.status();
-  return std::make_unique<ObjectSource>(*this, name, 0, *size, sha256);
+  return std::make_unique<ObjectSource>(*this, name, 0, *size, sha256, label);
 }
 
 absl::StatusOr<std::unique_ptr<ByteSource>> ObjectStore::OpenRange(const std::string& name,

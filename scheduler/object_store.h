@@ -87,9 +87,11 @@ class ObjectStore {
 
   // The object front to back, kSourceBlock bytes in memory. DataLoss, in place of its last block,
   // where its SHA-256 is another than `sha256` (empty: not compared). The store must outlive it.
+  // `label`: the source's name; empty: the object's.
   static constexpr int64_t kSourceBlock = 4 << 20;
   absl::StatusOr<std::unique_ptr<ByteSource>> OpenSource(const std::string& name,
-                                                         const std::string& sha256 = "");
+                                                         const std::string& sha256 = "",
+                                                         const std::string& label = "");
   // Bytes [offset, offset + count) of it; OutOfRange where they are not all there. `sha256`, that
   // of the whole object, is compared where the range is the whole object.
   absl::StatusOr<std::unique_ptr<ByteSource>> OpenRange(const std::string& name, int64_t offset,

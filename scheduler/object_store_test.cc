@@ -235,6 +235,9 @@ TEST_P(ObjectStoreTest, OtherBytesThanWrittenAreDataLoss) {
   EXPECT_LT(ReadSource(**source, bytes.size(), status).size(), bytes.size());
   EXPECT_TRUE(absl::IsDataLoss(status)) << status;
   ASSERT_TRUE(store_->Write("files/empty", "").ok());
+  source = store_->OpenSource("files/a", sha256, "genome.fa");
+  ASSERT_TRUE(source.ok());
+  EXPECT_EQ((*source)->name(), "genome.fa");
   source = store_->OpenSource("files/empty", sha256);
   EXPECT_TRUE(absl::IsDataLoss((*source)->Peek(1).status()));
 }

@@ -105,7 +105,7 @@ absl::StatusOr<Plan> Planner::WriteInput(const Job& job, const std::function<boo
   const absl::StatusOr<StoredFile> file = store_.GetFile(job.spec.input);
   if (!file.ok()) return file.status();
   absl::StatusOr<std::unique_ptr<ByteSource>> packed =
-      objects_.OpenSource(FileName(file->id), file->sha256);
+      objects_.OpenSource(FileName(file->id), file->sha256, file->name);
   if (!packed.ok()) return packed.status();
   absl::StatusOr<std::unique_ptr<ByteSource>> source = ByteSource::Unpacked(*std::move(packed));
   if (!source.ok()) return source.status();

@@ -1,5 +1,6 @@
 """Jobs that go well: every task, the client's commands, an end and a start in between."""
 
+import gzip
 import json
 import os
 import signal
@@ -73,7 +74,9 @@ class Jobs(ClusterTest):
         job = server.submit(fasta, "x.fa")
         self.assertEqual(server.over(job)["output"]["shape"], [9])
         for content, name, said in ((b"", "x.txt", "empty"),
-                                    (b"\x93NUMPYx", "x.npy", "npy")):
+                                    (b"\x93NUMPYx", "x.npy", "npy"),
+                                    (gzip.compress(b"ACGT" * 99)[:-9], "my.fa.gz",
+                                     "my.fa.gz: the gzip data ends early")):
             job = server.over(server.submit(content, name))
             self.assertEqual(job["state"], "failed")
             self.assertIn(said, job["error"])
