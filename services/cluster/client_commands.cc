@@ -1,5 +1,5 @@
-// `longwave submit`, `status`, `result`, `trace`, `cancel`, `list`, `workers` and `events`: the
-// client of a server.
+// `longwave submit`, `status`, `result`, `trace`, `cancel`, `delete`, `list`, `workers` and
+// `events`: the client of a server.
 #include <CLI/CLI.hpp>
 #include <cstdint>
 #include <memory>
@@ -34,7 +34,7 @@ struct CommandOptions {
   std::string id, out, state, model;
   std::optional<int64_t> priority, time_limit;
   int64_t limit = 100;
-  bool wait = false, trace = false, no_follow = false;
+  bool wait = false, trace = false, input = false, no_follow = false;
 };
 
 std::string JobPath(const CommandOptions& options, const char* what = "") {
@@ -60,6 +60,14 @@ json::object JsonOf(const JobSpec& spec) {
   return job;
 }
 
+absl::StatusOr<json::object> GetModel(HttpClient& client, const std::string& name) {
+  return Object(client.Send("GET", absl::StrCat("/v1/models/", EscapeForUrl(name))));
+}
+
+absl::Status DeleteFile(HttpClient& client, const std::string& id) {
+  return client.Send("DELETE", absl::StrCat("/v1/files/", EscapeForUrl(id))).status();
+}
+
 absl::Status Submit(const CommandOptions& typed) {
   CommandOptions options = typed;
   JobSpec& spec = options.job.job;
@@ -67,6 +75,9 @@ absl::Status Submit(const CommandOptions& typed) {
   if (!finished.ok()) return finished;
   const absl::StatusOr<std::unique_ptr<HttpClient>> client = OpenClient(options.client);
   if (!client.ok()) return client.status();
+  // Before an upload that may be long.
+  const absl::Status model = GetModel(**client, spec.model).status();
+  if (!model.ok()) return model;
   const absl::StatusOr<std::string> input =
       spec.prompt.empty() ? UploadInput(**client, spec.input, options.job.format)
                           : UploadText(**client, "prompt", spec.prompt);
@@ -79,7 +90,11 @@ absl::Status Submit(const CommandOptions& typed) {
   // With a key, so that a request whose answer was lost may be sent again.
   const absl::StatusOr<json::object> created =
       Object((*client)->Send("POST", "/v1/jobs", json::serialize(job), NewId()));
-  if (!created.ok()) return created.status();
+  if (!created.ok()) {
+    // Nobody else knows the upload's id. The server keeps it where a job has come of it after all.
+    DeleteFile(**client, *input).IgnoreError();
+    return created.status();
+  }
   const std::string id = Text(*created, "id");
   const bool as_json = options.client.json;
   absl::Status said = as_json && !options.wait ? Say(options, *created)
@@ -99,7 +114,15 @@ absl::Status Status(const CommandOptions& options) {
   return job.ok() ? Say(options, *job) : job.status();
 }
 
+absl::Status CheckOut(const CommandOptions& options) {
+  if (!options.out.empty() && options.out != "-") return absl::OkStatus();
+  return absl::InvalidArgumentError(options.out.empty() ? "--out '': is empty"
+                                                        : "--out -: must be a file");
+}
+
 absl::Status Trace(const CommandOptions& options) {
+  absl::Status out = CheckOut(options);
+  if (!out.ok()) return out;
   const absl::StatusOr<std::unique_ptr<HttpClient>> client = OpenClient(options.client);
   if (!client.ok()) return client.status();
   if (options.wait) {
@@ -116,8 +139,7 @@ absl::StatusOr<bool> WantsBytes(const CommandOptions& options, HttpClient& clien
     return false;
   }
   const std::string model = Text(job, "model");
-  const absl::StatusOr<json::object> found =
-      Object(client.Send("GET", absl::StrCat("/v1/models/", EscapeForUrl(model))));
+  const absl::StatusOr<json::object> found = GetModel(client, model);
   if (!found.ok()) return found.status();
   if (Text(*found, "tokenizer") == "bytes") return true;
   return absl::InvalidArgumentError(
@@ -126,6 +148,8 @@ absl::StatusOr<bool> WantsBytes(const CommandOptions& options, HttpClient& clien
 }
 
 absl::Status Result(const CommandOptions& options) {
+  absl::Status out = CheckOut(options);
+  if (!out.ok()) return out;
   const absl::StatusOr<std::unique_ptr<HttpClient>> client = OpenClient(options.client);
   if (!client.ok()) return client.status();
   const absl::StatusOr<json::object> job =
@@ -163,6 +187,16 @@ absl::Status Cancel(const CommandOptions& options) {
   const absl::StatusOr<json::object> job =
       Object((*client)->Send("POST", JobPath(options, "/cancel")));
   return job.ok() ? Say(options, *job) : job.status();
+}
+
+absl::Status Delete(const CommandOptions& options) {
+  const absl::StatusOr<std::unique_ptr<HttpClient>> client = OpenClient(options.client);
+  if (!client.ok()) return client.status();
+  const absl::StatusOr<json::object> job = GetJob(**client, options.id);  // it names its input
+  if (!job.ok()) return job.status();
+  absl::Status deleted = (*client)->Send("DELETE", JobPath(options)).status();
+  if (deleted.ok() && options.input) deleted = DeleteFile(**client, Text(*job, "input"));
+  return deleted;
 }
 
 // The list called `name` at `target`, a line for each, or all of the answer as JSON.
@@ -256,7 +290,7 @@ void AddClientCommands(CLI::App& app, Action& action) {
       ->check(whole);
   command
       ->add_option("--time-limit", options->time_limit,
-                   "Seconds from now on after which the job fails (default: none)")
+                   "Seconds from its first chunk on after which the job fails (default: none)")
       ->check(whole);
   command->add_flag("--trace", options->trace, "Have a timeline recorded, for longwave trace");
   add_wait(*options);
@@ -286,6 +320,11 @@ void AddClientCommands(CLI::App& app, Action& action) {
   options = Add(app, action, "cancel", "End a server's job", Cancel, command);
   add_job(*options)->required();
   add_json(*options, "Print the job as JSON");
+
+  options =
+      Add(app, action, "delete", "Remove a job that is over, with its output", Delete, command);
+  add_job(*options)->required();
+  command->add_flag("--input", options->input, "Its uploaded file too, unless others read it");
 
   options = Add(app, action, "list", "A server's jobs, newest first", List, command);
   command->add_option("--state", options->state,

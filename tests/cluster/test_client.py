@@ -118,6 +118,46 @@ class Client(ClusterTest):
                      said='there is no job "nothing"')
         self.assertFalse(self.path("x.npy").exists())
 
+    def test_a_job_that_is_refused_leaves_nothing(self):
+        server = self.server("--workers", 0)
+        source = self.path("part.txt", self.genome(1000))
+
+        def uploads():
+            metrics = server.request("GET", "/metrics")[2].decode()
+            return [line for line in metrics.splitlines() if 'route="/v1/files"' in line]
+        self.refused(server.url, "submit", "h4", source, said='model "h4": must be one of h3-dna')
+        self.assertEqual(uploads(), [])
+        self.refused(server.url, "submit", "h3-dna", source, "--priority", 1000, said="priority 1000")
+        self.assertTrue(uploads())
+        self.assertEqual(server.json("GET", "/v1/files")["files"], [])
+        files = self.folder / "data/objects/files"
+        self.assertEqual(list(files.iterdir()) if files.exists() else [], [])
+
+    def test_delete(self):
+        server = self.server()
+        source = self.path("part.txt", self.genome(1000))
+        kept, gone = (self.ok(server.url, "submit", "h3-dna", source, "--wait").strip()
+                      for _ in range(2))
+        inputs = {id: server.job(id)["input"] for id in (kept, gone)}
+        self.assertEqual(self.ok(server.url, "delete", kept), "")
+        self.assertEqual(self.ok(server.url, "delete", gone, "--input"), "")
+        self.assertEqual(server.json("GET", "/v1/jobs")["jobs"], [])
+        self.assertEqual([file["id"] for file in server.json("GET", "/v1/files")["files"]],
+                         [inputs[kept]])
+        self.refused(server.url, "delete", gone, said=f'there is no job "{gone}"')
+
+    def test_delete_of_a_job_that_is_not_over(self):
+        server = self.server("--workers", 0)
+        id = server.submit("ACGT")
+        self.refused(server.url, "delete", id, "--input", said=f"job {id} is queued")
+        self.assertEqual(len(server.json("GET", "/v1/files")["files"]), 1)
+
+    def test_an_output_is_a_file(self):
+        for command in ("result", "trace"):
+            for out in ("-", ""):
+                self.refused("http://127.0.0.1:1", command, "x", "--out", out, said="--out")
+        self.assertFalse(self.path("-").exists())
+
     def test_a_worker_tells_of_itself(self):
         server = self.server("--workers", 0)
         errors = self.path("metrics.err")
