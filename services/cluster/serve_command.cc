@@ -224,7 +224,9 @@ class Server {
   void Health(const absl::Status& status) {
     if (!status.ok()) Warn("not ready", status);
     if (StopSignal() != 0) return;
-    api_->SetReady(PlainSqlError(status).has_value() ? status : OfObjects(status));
+    if (status.ok()) return api_->SetReady(status);
+    api_->SetReady(absl::UnavailableError(
+        PlainSqlError(status).value_or("the server cannot do its work: its log says why")));
   }
 
   static void Warn(absl::string_view what, const absl::Status& status) {
