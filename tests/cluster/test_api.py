@@ -165,10 +165,12 @@ class Api(Refusals, ClusterTest):
                         b"GET /%zz HTTP/1.1\r\nHost: x\r\n\r\n",
                         b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
                         # Where two ways of counting would give two ends.
-                        b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{} ",
+                        b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n"
+                        b"Content-Length: 3\r\n\r\n{} ",
                         b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n"
                         b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-                        b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n"):
+                        b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+                        b"\r\nzz\r\n{}\r\n"):
             with self.subTest(request=request[:20]):
                 self.assertRegex(self.raw(request).split(b"\r\n")[0],
                                  b" 431 " if len(request) > 20000 else b" 400 ")
@@ -179,8 +181,8 @@ class Api(Refusals, ClusterTest):
         for target in (b"/v1/files?name=a", b"/v1/jobs"):
             for encoding in (b"gzip", b"gzip, chunked", b"x\r\nTransfer-Encoding: chunked"):
                 with self.subTest(target=target, encoding=encoding):
-                    answer = self.raw(b"POST " + target + b" HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: " +
-                                      encoding + b"\r\n\r\n" + inner)
+                    answer = self.raw(b"POST " + target + b" HTTP/1.1\r\nHost: x\r\n"
+                                      b"Transfer-Encoding: " + encoding + b"\r\n\r\n" + inner)
                     head, _, body = answer.partition(b"\r\n\r\n")
                     self.assertIn(b" 501 ", head.split(b"\r\n")[0])
                     self.assertIn(b"Connection: close", head)
@@ -199,7 +201,8 @@ class Api(Refusals, ClusterTest):
         for target in (b"/v1/../../../etc/passwd", b"/..", b"/v1/files/../../jobs.sqlite",
                        b"/v1/jobs/%2e%2e%2f%2e%2e%2fjobs.sqlite", b"/v1/files/" + b"x" * 5000):
             with self.subTest(target=target):
-                head, _, body = self.raw(b"GET " + target + b" HTTP/1.1\r\nHost: x\r\n\r\n").partition(b"\r\n\r\n")
+                answer = self.raw(b"GET " + target + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+                head, _, body = answer.partition(b"\r\n\r\n")
                 self.assertIn(b" 404 ", head.split(b"\r\n")[0])
                 self.assertLess(len(json.loads(body)["detail"]), 300)
         for name in ("..", "%2e%2e", "a%0ab", "%ff"):
@@ -209,17 +212,20 @@ class Api(Refusals, ClusterTest):
 
     def test_a_body_without_a_length_has_an_end(self):
         chunk = b"8000\r\n" + b" " * 0x8000 + b"\r\n"
-        answer = self.raw(b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + 9 * chunk)
+        answer = self.raw(b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
+                          9 * chunk)
         self.assertIn(b" 413 ", answer.split(b"\r\n")[0])
         self.assertIn(b"body: more than 262144 bytes", answer)
 
     def test_an_upload_cut_short_leaves_nothing(self):
         for request in (b"POST /v1/files HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nACGT",
-                        b"POST /v1/files HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nACGT\r\n"):
+                        b"POST /v1/files HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+                        b"4\r\nACGT\r\n"):
             self.assertIn(b" 400 ", self.raw(request).split(b"\r\n")[0])
         files = self.folder / "data/objects/files"
         wait_for("no file", lambda: not files.exists() or not list(files.iterdir()))
-        whole = b"POST /v1/files HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nACGT\r\n0\r\n\r\n"
+        whole = (b"POST /v1/files HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+                 b"4\r\nACGT\r\n0\r\n\r\n")
         self.assertIn(b" 201 ", self.raw(whole).split(b"\r\n")[0])
 
 

@@ -127,7 +127,8 @@ class Client(ClusterTest):
             return [line for line in metrics.splitlines() if 'route="/v1/files"' in line]
         self.refused(server.url, "submit", "h4", source, said='model "h4": must be one of h3-dna')
         self.assertEqual(uploads(), [])
-        self.refused(server.url, "submit", "h3-dna", source, "--priority", 1000, said="priority 1000")
+        self.refused(server.url, "submit", "h3-dna", source, "--priority", 1000,
+                     said="priority 1000")
         self.assertTrue(uploads())
         self.assertEqual(server.json("GET", "/v1/files")["files"], [])
         files = self.folder / "data/objects/files"
