@@ -1,5 +1,7 @@
 #include "transport/zmq_context.h"
 
+#include <netdb.h>
+
 #include <array>
 #include <cctype>
 #include <cerrno>
@@ -12,6 +14,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 
 namespace longwave {
 namespace {
@@ -137,6 +140,20 @@ void Secure(zmq::socket_t& socket, const CurveKey& key, bool server) {
   } else {
     socket.set(zmq::sockopt::curve_serverkey, key.published);
   }
+}
+
+void AllowIpv6(zmq::socket_t& socket, const std::string& endpoint) {
+  absl::string_view address = endpoint;
+  address = absl::StripPrefix(address.substr(0, address.rfind(':')), "tcp://");
+  const std::string host(address);
+  if (host.empty() || host == "*") return;
+  addrinfo hints = {}, *found = nullptr;
+  hints.ai_family = AF_INET;
+  if (host.front() != '[' && getaddrinfo(host.c_str(), nullptr, &hints, &found) == 0) {
+    freeaddrinfo(found);
+    return;
+  }
+  socket.set(zmq::sockopt::ipv6, 1);
 }
 
 }  // namespace longwave

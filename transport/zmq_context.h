@@ -31,4 +31,8 @@ std::shared_ptr<zmq::context_t> SharedZmqContext();
 // Before bind() or connect(). With an empty key the socket stays open to all.
 void Secure(zmq::socket_t& socket, const CurveKey& key, bool server);
 
+// Before bind() or connect() to tcp://HOST:PORT: IPv6 too, where HOST is such an address in
+// brackets, or a name without any other. Asks the name server.
+void AllowIpv6(zmq::socket_t& socket, const std::string& endpoint);
+
 }  // namespace longwave

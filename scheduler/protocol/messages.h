@@ -107,7 +107,7 @@ struct Dropped {  // the chunk is the worker's no longer
 struct Unknown {  // say Hello: the scheduler does not know this worker
   bool operator==(const Unknown&) const = default;
 };
-struct Drain {  // finish the chunk in work, then leave
+struct Drain {  // finish the chunk in work, then leave this server
   bool operator==(const Drain&) const = default;
 };
 struct Redirect {  // another server leads: connect there

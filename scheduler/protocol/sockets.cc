@@ -41,6 +41,7 @@ class ZmqSocket final : public MessageSocket {
   }
 
   void Open(const std::string& endpoint) {
+    AllowIpv6(socket_, endpoint);
     if (router_) {
       socket_.bind(endpoint);
       endpoint_ = socket_.get(zmq::sockopt::last_endpoint);

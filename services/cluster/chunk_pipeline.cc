@@ -272,6 +272,7 @@ void ChunkPipeline::StoreLoop() {
       values_us_ = now;
     }
     changed_.notify_all();
+    bool kept = false;
     if (!work->dropped && status.ok()) {
       status = Guarded([&] {
         absl::StatusOr<Done> done = Store(*work);
@@ -279,13 +280,18 @@ void ChunkPipeline::StoreLoop() {
         done->busy_us = busy_us;
         {
           const std::lock_guard<std::mutex> lock(mutex_);
-          (work->dropped ? discard_ : stored_).push_back(work->key());
+          kept = !work->dropped;
+          if (kept) stored_.push_back(work->key());
         }
-        changed_.notify_all();
-        if (!work->dropped) finished_({*std::move(done), absl::OkStatus()});
+        if (kept) finished_({*std::move(done), absl::OkStatus()});
         return absl::OkStatus();
       });
     }
+    if (!kept) {  // some of it may be written
+      const std::lock_guard<std::mutex> lock(mutex_);
+      discard_.push_back(work->key());
+    }
+    changed_.notify_all();
     const bool no_room = absl::IsResourceExhausted(status) || absl::IsUnavailable(status);
     if (no_room) {
       HandBackLater(*work, status);

@@ -144,6 +144,15 @@ void DispatchLoop::TellDispatch(std::chrono::steady_clock::duration took) {
   dispatched_ += chunks;
 }
 
+void DispatchLoop::TellWorkers() {
+  const size_t count = dispatcher_ == nullptr ? 0 : dispatcher_->worker_count();
+  const auto now = std::chrono::steady_clock::now();
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (count == workers_.size() && now < copied_ + std::chrono::milliseconds(kTickMs)) return;
+  workers_ = count == 0 ? std::vector<WorkerInfo>() : dispatcher_->Workers();
+  copied_ = now;
+}
+
 void DispatchLoop::Run() {
   bool well = true;
   while (!stop_) {
@@ -170,10 +179,7 @@ void DispatchLoop::Run() {
     }
     if (dispatcher_ != nullptr) TellDispatch(std::chrono::steady_clock::now() - began);
     if (dispatcher_ != nullptr && WallClockMs() >= told_ms_ + kTellMs) TellProbe();
-    {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      workers_ = dispatcher_ == nullptr ? std::vector<WorkerInfo>() : dispatcher_->Workers();
-    }
+    TellWorkers();
     if (status.ok() != well) {
       well = status.ok();
       health_(status);

@@ -35,7 +35,7 @@ class DispatchLoop {
   void WorkerEnded(const std::string& worker);
   void StartDrain();
   size_t workers() const;
-  std::vector<WorkerInfo> Workers() const;                   // as of the latest turn of the loop
+  std::vector<WorkerInfo> Workers() const;                   // as of 0.2 s ago at most
   const std::string& endpoint() const { return endpoint_; }  // advertised
 
  private:
@@ -46,6 +46,7 @@ class DispatchLoop {
   void Follow(const Leader& leader);
   void Receive();
   void TellProbe();
+  void TellWorkers();
   void TellDispatch(std::chrono::steady_clock::duration took);
   void Post(std::function<void()> work);
 
@@ -64,7 +65,8 @@ class DispatchLoop {
   mutable std::mutex mutex_;
   std::vector<std::function<void()>> posted_;  // for the loop's thread
   std::atomic<bool> stop_ = false, leads_ = false;
-  std::vector<WorkerInfo> workers_;  // guarded by mutex_
+  std::vector<WorkerInfo> workers_;               // guarded by mutex_
+  std::chrono::steady_clock::time_point copied_;  // when they were
   std::thread thread_;
 };
 

@@ -10,13 +10,16 @@
 #include <chrono>
 #include <condition_variable>
 #include <csignal>
+#include <cstring>
 #include <filesystem>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "observability/log.h"
@@ -200,8 +203,10 @@ class Server {
       threads = std::max(1, cores / options_.workers);
     }
     std::string endpoint = listening_;
-    const std::string any = "tcp://0.0.0.0:";
-    if (endpoint.rfind(any, 0) == 0) endpoint = "tcp://127.0.0.1:" + endpoint.substr(any.size());
+    for (const auto& [any, own] : {std::pair("tcp://0.0.0.0:", "tcp://127.0.0.1:"),
+                                   std::pair("tcp://[::]:", "tcp://[::1]:")}) {
+      if (absl::StartsWith(endpoint, any)) endpoint = own + endpoint.substr(std::strlen(any));
+    }
     std::vector<std::string> arguments = {"--connect",    endpoint,
                                           "--device",     options_.device,
                                           "--threads",    absl::StrCat(threads),
@@ -299,6 +304,8 @@ absl::Status Serve(const ServeOptions& options) {
 
 void AddServeCommand(CLI::App& app, Action& action) {
   CLI::App* serve = app.add_subcommand("serve", "Keep jobs and give their chunks to workers");
+  // Who adds arguments to those given, as a chart's user, overrides them.
+  serve->option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
   auto options = std::make_shared<ServeOptions>();
   AddServeOptions(*serve, *options);
   serve->footer(kNotes);

@@ -103,6 +103,7 @@ absl::Status RunWorker(const WorkerOptions& options, const std::string& name,
   loop_options.device = device;
   loop_options.probe = &probe;
   loop_options.uid = options.uid;
+  loop_options.stays = options.parent == 0;
   loop_options.connect = [name, key = options.key](const std::string& endpoint) {
     return OpenDealer(endpoint, name, key);
   };
@@ -216,6 +217,8 @@ absl::Status Work(WorkerOptions options) {
 
 void AddWorkerCommand(CLI::App& app, Action& action) {
   CLI::App* worker = app.add_subcommand("worker", "Compute chunks of a server's jobs");
+  // Who adds arguments to those given, as a chart's user, overrides them.
+  worker->option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
   auto options = std::make_shared<WorkerOptions>();
   worker
       ->add_option("--connect", options->connect,

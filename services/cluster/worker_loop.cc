@@ -13,6 +13,8 @@ namespace {
 constexpr int64_t kCreditBytes = int64_t{1} << 30;
 constexpr int64_t kFirstHeartbeatMs = 500;  // until the scheduler has said its own
 constexpr int64_t kStopLookMs = 100;        // how soon a signal is seen
+constexpr int64_t kRestHeartbeats = 2;      // after a drain
+constexpr int64_t kSayRestMs = 60000;       // not more often
 
 int64_t NowMs() {
   return std::chrono::duration_cast<std::chrono::milliseconds>(
@@ -28,9 +30,10 @@ absl::Status WorkerLoop::Run(const std::function<bool()>& stop) {
   welcome_.lease_ms = options_.silence_ms;
   started_ms_ = heard_ms_ = tried_ms_ = NowMs();
   while (true) {
-    if (!leaving_ && stop()) Leave();
+    if (!for_good_ && stop()) Leave(true);
     const int64_t pause = leaving_ && held_.empty() ? 0 : kStopLookMs;
-    socket_->Wait(std::clamp<int64_t>(spoken_ms + welcome_.heartbeat_ms - NowMs(), 0, pause));
+    const int64_t speak_ms = std::max(spoken_ms + welcome_.heartbeat_ms, rest_until_ms_);
+    socket_->Wait(std::clamp<int64_t>(speak_ms - NowMs(), 0, pause));
     TakeResults();
     // First what has come: where this thread could not run for a while, the scheduler was not
     // silent.
@@ -44,11 +47,17 @@ absl::Status WorkerLoop::Run(const std::function<bool()>& stop) {
     const int64_t patience = std::max(welcome_.lease_ms, 2 * welcome_.heartbeat_ms);
     const bool alone = NowMs() > heard_ms_ + patience;
     if (leaving_ && (held_.empty() || alone)) {
-      socket_->Send("", Goodbye{!health_.ok()});
-      return health_;
+      if (held_.empty() || for_good_) socket_->Send("", Goodbye{!health_.ok()});
+      if (for_good_) return health_;
+      Rest();
     }
-    if (NowMs() >= spoken_ms + welcome_.heartbeat_ms) {
-      LeaveSilentServer();
+    if (NowMs() >= std::max(spoken_ms + welcome_.heartbeat_ms, rest_until_ms_)) {
+      if (resting_) {
+        resting_ = false;
+        TryNextServer();
+      } else {
+        LeaveSilentServer();
+      }
       Speak();
       spoken_ms = NowMs();
     }
@@ -56,6 +65,7 @@ absl::Status WorkerLoop::Run(const std::function<bool()>& stop) {
 }
 
 void WorkerLoop::Speak() {
+  if (resting_) return;
   // Hello is answered, and reports of which all is right are not: one that leaves, or heard nothing
   // for a while, learns whether the scheduler is still there.
   if (!known_ || leaving_ || NowMs() >= heard_ms_ + welcome_.lease_ms / 2) {
@@ -98,7 +108,7 @@ absl::Status WorkerLoop::Handle(const Message& message) {
   } else if (const auto* dropped = std::get_if<Dropped>(&message)) {
     Settled(dropped->key, false);
   } else if (std::holds_alternative<Drain>(message)) {
-    Leave();
+    Leave(!options_.stays);
   } else if (const auto* redirect = std::get_if<Redirect>(&message)) {
     return Follow(redirect->endpoint);
   }
@@ -132,7 +142,8 @@ void WorkerLoop::Take(const Assign& assign) {
 }
 
 // The chunk in work is finished; those that wait for it are not begun.
-void WorkerLoop::Leave() {
+void WorkerLoop::Leave(bool for_good) {
+  for_good_ = for_good_ || for_good;
   if (leaving_) return;
   leaving_ = true;
   if (pipeline_ == nullptr) return;
@@ -141,6 +152,20 @@ void WorkerLoop::Leave() {
     held_.erase({key.job, key.chunk});
   }
   Speak();
+}
+
+// The server takes no more work from here: it is about to end, or of another version.
+void WorkerLoop::Rest() {
+  leaving_ = false;
+  resting_ = true;
+  Known(false);
+  const int64_t now = NowMs();
+  if (rest_until_ms_ == 0 || now >= said_ms_ + kSayRestMs) {
+    log::Info("the server drains, or is of another version: waits for one that is not",
+              {{"endpoint", socket_->endpoint()}});
+    said_ms_ = now;
+  }
+  rest_until_ms_ = now + kRestHeartbeats * welcome_.heartbeat_ms;
 }
 
 void WorkerLoop::TakeResults() {
@@ -170,7 +195,7 @@ void WorkerLoop::TakeResults() {
   }
   if (!health_.ok()) {
     options_.probe->DeviceHealth(false);
-    Leave();
+    Leave(true);
   }
 }
 
@@ -202,9 +227,13 @@ void WorkerLoop::LeaveSilentServer() {
   }
   silent_ = socket_->endpoint();
   silent_until_ms_ = NowMs() + 2 * welcome_.lease_ms;
+  log::Warning("the server is silent", {{"endpoint", silent_}});
+  TryNextServer();
+}
+
+void WorkerLoop::TryNextServer() {
   server_ = (server_ + 1) % options_.servers.size();
   const std::string& next = options_.servers[server_];
-  log::Warning("the server is silent", {{"endpoint", silent_}, {"next", next}});
   tried_ms_ = NowMs();
   const absl::Status connected = Connect(next);
   if (!connected.ok()) {

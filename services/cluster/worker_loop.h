@@ -1,7 +1,7 @@
 // A worker's talk with its scheduler: says how it is with it, takes chunks, and repeats each result
 // until the scheduler has answered it. A scheduler that goes away and comes back loses nothing: the
 // computation goes on in between. Where it stays away for a lease time, the worker tries the other
-// servers that it was told of, in turn.
+// servers that it was told of, in turn; where it drains, the next one after two heartbeats.
 //
 // Thread safety: one thread owns the loop and the socket; chunks are computed by the pipeline's.
 #pragma once
@@ -31,6 +31,8 @@ struct WorkerLoopOptions {
   std::string uid;                        // see Hello
   int64_t slots = 2;                      // chunks at a time: one in work, one that waits for it
   std::vector<std::string> servers = {};  // their endpoints; the loop begins at the first
+  // When a server drains: waits for another, or for the same again. Needs `servers` and `connect`.
+  bool stays = false;
   // A server that says nothing for so long is left, until one has said its lease time.
   int64_t silence_ms = 6000;
   // Opens the socket to another scheduler, where this one says that it does not lead, or nothing.
@@ -47,9 +49,9 @@ class WorkerLoop {
   WorkerLoop(std::unique_ptr<MessageSocket> socket, WorkerLoopOptions options, PrepareFn prepare)
       : socket_(std::move(socket)), options_(std::move(options)), prepare_(std::move(prepare)) {}
 
-  // Until the scheduler drains this worker, or `stop` says so: then the chunk in work is finished
-  // and committed first, as long as the scheduler answers. An error where this worker
-  // cannot go on: it has said so to the scheduler first.
+  // Until `stop` says so, or the scheduler drains this worker and it does not stay: then the chunk
+  // in work is finished and committed first, as long as the scheduler answers. An error where this
+  // worker cannot go on: it has said so to the scheduler first.
   absl::Status Run(const std::function<bool()>& stop);
 
  private:
@@ -63,13 +65,15 @@ class WorkerLoop {
   void Known(bool known);
   void Take(const Assign& assign);
   void TakeResults();
-  void Leave();
+  void Leave(bool for_good);
+  void Rest();
   void Settled(const ChunkKey& key, bool committed);
   Held* Find(const ChunkKey& key);
   absl::Status Follow(const std::string& endpoint);
   absl::Status Connect(const std::string& endpoint);
   // After a lease time of silence: to the next server.
   void LeaveSilentServer();
+  void TryNextServer();
   void Speak();  // all that there is to say; also the heartbeat
 
   std::unique_ptr<MessageSocket> socket_;
@@ -83,7 +87,10 @@ class WorkerLoop {
   size_t server_ = 0;            // of options_.servers: the latest tried
   std::string silent_;           // the endpoint that was left, not to be followed to
   int64_t silent_until_ms_ = 0;  // before this
-  bool leaving_ = false;
+  bool leaving_ = false;         // takes no more chunks from this server
+  bool for_good_ = false;        // nor from another
+  bool resting_ = false;         // drained: says nothing
+  int64_t rest_until_ms_ = 0, said_ms_ = 0;
   absl::Status health_;
   std::map<Key, Held> held_;
   std::mutex mutex_;

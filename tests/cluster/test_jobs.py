@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import unittest
 
@@ -124,22 +125,38 @@ class Jobs(ClusterTest):
         id = server.submit(bases, chunk=2000)
         wait_for("a few chunks", lambda: server.job(id)["progress"]["chunks_done"] >= 3)
         self.assertEqual(server.stop(), 0)
-        self.assertEqual(worker.wait(timeout=60), 0)
+        self.assertIsNone(worker.poll())  # it waits for a server
+        worker.send_signal(signal.SIGSTOP)
         server.start()
         progress = server.job(id)["progress"]
         self.assertLess(progress["chunks_done"], 30)
         self.assertEqual(progress["tokens_computed"], progress["tokens_done"])
-        leaver = self.worker(server)
+        worker.send_signal(signal.SIGCONT)
         wait_for("more chunks", lambda: server.job(id)["progress"]["chunks_done"] >
                  progress["chunks_done"] + 2)
-        leaver.send_signal(signal.SIGTERM)
-        self.assertEqual(leaver.wait(timeout=60), 0)
+        worker.send_signal(signal.SIGTERM)
+        self.assertEqual(worker.wait(timeout=60), 0)
         self.worker(server)
         job = server.over(id)
         self.assertEqual(job["state"], "succeeded", job)
         self.assertEqual(job["progress"]["tokens_computed"], 60000)
         self.assertEqual(server.output(id),
                          self.expected(self.path("part.txt", bases), "--chunk", 2000))
+
+    def test_over_ipv6(self):
+        try:
+            socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+        except OSError:
+            self.skipTest("NOT TESTED: there is no IPv6 here")
+        server = self.server("--workers", 1, "--listen", "[::1]:0", "--worker-listen", "tcp://[::]:0")
+        worker = self.worker(server, "--link-listen", "tcp://[::1]:0",
+                             connect="tcp://[::1]:" + server.worker_listen.rpartition(":")[2])
+        wait_for("the workers", lambda: len(server.json("GET", "/v1/workers")["workers"]) == 2)
+        bases = self.genome(30000)
+        id = server.submit(bases, chunk=1000)
+        self.assertEqual(server.over(id)["state"], "succeeded")
+        self.assertEqual(server.output(id), self.expected(self.path("six.txt", bases), "--chunk", 1000))
+        self.assertIsNone(worker.poll())
 
     def test_a_cancelled_job_ends(self):
         server = self.server()

@@ -54,7 +54,7 @@ class Image:
             if not shutil.which(tool):
                 skip(f"there is no {tool}")
         self.full = os.environ.get("LONGWAVE_TEST_IMAGE") == "full"
-        if not self.full and re.search("libcu|libnccl", check("ldd", PROGRAM)):
+        if not self.full and re.search("libcu(da|blas|fft)|libnccl", check("ldd", PROGRAM)):
             skip("the program here needs CUDA's libraries, which are no packages of Debian: "
                  "LONGWAVE_TEST_IMAGE=full builds the image's own, in ten minutes or more")
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="longwave-image-", dir=os.environ.get("TMPDIR", "/var/tmp")))

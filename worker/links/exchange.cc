@@ -74,6 +74,7 @@ class Exchange::Sockets {
       Secure(socket, key_, true);
       socket.set(zmq::sockopt::router_mandatory, 1);
       socket.set(zmq::sockopt::router_handover, 1);
+      AllowIpv6(socket, endpoint);
       socket.bind(endpoint);
       endpoint_ = socket.get(zmq::sockopt::last_endpoint);
     } catch (const zmq::error_t& e) {
@@ -170,6 +171,7 @@ class Exchange::Sockets {
         peer.socket.set(zmq::sockopt::immediate, 1);
         peer.socket.set(zmq::sockopt::reconnect_ivl, 100);
         peer.socket.set(zmq::sockopt::reconnect_ivl_max, 1000);
+        AllowIpv6(peer.socket, endpoint);
         peer.socket.connect(endpoint);
         found = peers_.emplace(endpoint, std::move(peer)).first;
       }
