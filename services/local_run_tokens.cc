@@ -177,6 +177,7 @@ absl::Status LocalRun::TakeUp(std::vector<SequenceReport>& rows) {
     report_.resumed_tokens += sequence.tokens;
   }
   report_.resumed_tokens += (*point)->boundary.position;
+  progress_->GoOnFrom(report_.resumed_tokens);
   say(absl::StrCat("is taken up: goes on after ", WithCommas(report_.resumed_tokens), " tokens"));
   whole_ = (*point)->done;
   whole_digest_ = (*point)->done_digest;

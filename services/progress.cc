@@ -17,15 +17,18 @@ constexpr auto kBarInterval = std::chrono::milliseconds(100);
 constexpr int kWidestBar = 40;
 
 std::string Rate(const ProgressState& state) {
-  const double rate = state.seconds > 0 ? static_cast<double>(state.tokens) / state.seconds : 0;
+  const double tokens = static_cast<double>(state.tokens - state.before);
+  const double rate = state.seconds > 0 ? tokens / state.seconds : 0;
   return absl::StrCat(WithCommas(static_cast<int64_t>(rate)), " tokens/s");
 }
 
 // Empty where unknown.
 std::string TimeLeft(const ProgressState& state) {
-  if (state.fraction <= 0) return "";
+  if (state.fraction <= 0 || state.tokens <= state.before) return "";
   const double fraction = std::min(state.fraction, 1.0);
-  return absl::StrCat(HumanSeconds(state.seconds * (1 - fraction) / fraction), " left");
+  const double now = fraction * static_cast<double>(state.tokens - state.before) /
+                     static_cast<double>(state.tokens);  // of the work, since the start
+  return absl::StrCat(HumanSeconds(state.seconds * (1 - fraction) / now), " left");
 }
 
 int TerminalColumns(std::FILE* out) {
@@ -91,7 +94,7 @@ void Progress::Update(int64_t tokens, double fraction) {
   fraction = steady_.Update(tokens, fraction);
   const Clock::time_point now = Clock::now();
   if (now < next_) return;
-  const ProgressState state{tokens, seconds(), fraction};
+  const ProgressState state{tokens, seconds(), fraction, before_};
   if (style_ == Style::kBar) {
     next_ = now + kBarInterval;
     drawn_ = true;

@@ -17,6 +17,7 @@ struct ProgressState {
   int64_t tokens = 0;
   double seconds = 0;
   double fraction = -1;  // of the work done, 0 to 1; negative: unknown
+  int64_t before = 0;    // of the tokens: by an earlier run, in no time of this one
 };
 
 // "[#####.....]  50 %  1,024 tokens  512 tokens/s  2.0 s left", at most `columns` wide: first the
@@ -47,6 +48,8 @@ class Progress {
   explicit Progress(Style style, std::FILE* out = stderr);
   ~Progress() { Clear(); }
 
+  // Of the tokens told from now on, so many were there before: the speed is that of the others.
+  void GoOnFrom(int64_t tokens) { before_ = tokens; }
   void Update(int64_t tokens, double fraction);
   // Takes the bar away, so that something else may be printed.
   void Clear();
@@ -59,6 +62,7 @@ class Progress {
   Clock::time_point start_;
   Clock::time_point next_;  // nothing is printed before
   SteadyFraction steady_;
+  int64_t before_ = 0;
   bool drawn_ = false;
 };
 

@@ -34,6 +34,12 @@ TEST(Progress, Line) {
   EXPECT_EQ(ProgressLine(kHalf), "1,000,000 tokens (50 %), 50,000 tokens/s, 20.0 s left");
 }
 
+TEST(Progress, WhatWasThereBeforeTookNoTime) {
+  EXPECT_EQ(ProgressLine({1'000'000, 20, 0.5, 900'000}),
+            "1,000,000 tokens (50 %), 5,000 tokens/s, 3:20 left");
+  EXPECT_EQ(ProgressLine({900'000, 1, 0.5, 900'000}), "900,000 tokens (50 %), 0 tokens/s");
+}
+
 TEST(Progress, StepsOfTheFractionAreFilledIn) {
   SteadyFraction steady;
   EXPECT_EQ(steady.Update(10, 0.25), -1);  // a block is read: what it holds is not known

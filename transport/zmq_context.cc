@@ -13,6 +13,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 
@@ -140,6 +141,20 @@ void Secure(zmq::socket_t& socket, const CurveKey& key, bool server) {
   } else {
     socket.set(zmq::sockopt::curve_serverkey, key.published);
   }
+}
+
+absl::Status CheckEndpoint(absl::string_view endpoint) {
+  const size_t colon = endpoint.rfind(':');
+  absl::string_view host = endpoint.substr(0, colon);
+  if (absl::ConsumePrefix(&host, "tcp://") && !host.empty()) {
+    const absl::string_view text = endpoint.substr(colon + 1);
+    uint32_t number = 0;
+    if (text == "*" || (absl::SimpleAtoi(text, &number) && number <= 65535)) {
+      return absl::OkStatus();
+    }
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat(endpoint, ": must be tcp://HOST:PORT, with a port of at most 65535"));
 }
 
 void AllowIpv6(zmq::socket_t& socket, const std::string& endpoint) {

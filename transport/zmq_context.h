@@ -9,6 +9,7 @@
 #include <string>
 #include <zmq.hpp>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 
@@ -30,6 +31,9 @@ std::shared_ptr<zmq::context_t> SharedZmqContext();
 
 // Before bind() or connect(). With an empty key the socket stays open to all.
 void Secure(zmq::socket_t& socket, const CurveKey& key, bool server);
+
+// InvalidArgument unless it is tcp://HOST:PORT. (ZeroMQ takes a port modulo 65536.)
+absl::Status CheckEndpoint(absl::string_view endpoint);
 
 // Before bind() or connect() to tcp://HOST:PORT: IPv6 too, where HOST is such an address in
 // brackets, or a name without any other. Asks the name server.

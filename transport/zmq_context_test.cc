@@ -38,6 +38,16 @@ bool Hears(const CurveKey& server_key, const CurveKey& client_key) {
   return zmq::poll(&item, 1, std::chrono::milliseconds(same ? 20000 : 1000)) > 0;
 }
 
+TEST(Endpoint, HasAHostAndAPort) {
+  for (const char* good : {"tcp://127.0.0.1:0", "tcp://*:7601", "tcp://[::1]:65535", "tcp://a:*"}) {
+    EXPECT_EQ(CheckEndpoint(good), absl::OkStatus()) << good;
+  }
+  for (const char* bad : {"", "tcp://", "tcp://a", "tcp://:1", "udp://a:1", "tcp://a:65536",
+                          "tcp://a:-1", "tcp://a:1x", "tcp://a:"}) {
+    EXPECT_TRUE(absl::IsInvalidArgument(CheckEndpoint(bad))) << bad;
+  }
+}
+
 TEST(Curve, LetsInWhoHasTheKeyAndNobodyElse) {
   EXPECT_TRUE(Hears({}, {}));
   EXPECT_TRUE(Hears(Key('1'), Key('1')));

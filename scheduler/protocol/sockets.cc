@@ -108,9 +108,8 @@ class ZmqSocket final : public MessageSocket {
 absl::StatusOr<std::unique_ptr<MessageSocket>> Open(zmq::socket_type type,
                                                     const std::string& endpoint,
                                                     const std::string& name, const CurveKey& key) {
-  if (!absl::StartsWith(endpoint, "tcp://")) {
-    return absl::InvalidArgumentError(absl::StrCat(endpoint, ": must be tcp://HOST:PORT"));
-  }
+  absl::Status good = CheckEndpoint(endpoint);
+  if (!good.ok()) return good;
   try {
     auto socket = std::make_unique<ZmqSocket>(type, name, key);
     socket->Open(endpoint);

@@ -128,7 +128,7 @@ std::string JobLine(const json::object& job) {
 
 absl::StatusOr<json::object> WaitForJob(HttpClient& client, const std::string& id) {
   Progress bar(Progress::StyleOfStderr(false));
-  while (true) {
+  for (bool first = true;; first = false) {
     absl::Status stop = CheckStop();
     if (!stop.ok()) return stop;
     absl::StatusOr<json::object> job = GetJob(client, id);
@@ -136,6 +136,7 @@ absl::StatusOr<json::object> WaitForJob(HttpClient& client, const std::string& i
     const std::string state = Text(*job, "state");
     const json::object progress = Member(*job, "progress");
     const double tokens = Real(progress, "tokens"), done = Real(progress, "tokens_done");
+    if (first) bar.GoOnFrom(static_cast<int64_t>(done));
     bar.Update(static_cast<int64_t>(done), tokens > 0 ? done / tokens : -1);
     if (state == "succeeded") return job;
     if (state == "failed" || state == "cancelled") {

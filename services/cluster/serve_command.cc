@@ -33,6 +33,8 @@
 #include "services/cluster/planner.h"
 #include "services/cluster/serve_options.h"
 #include "services/commands.h"
+#include "services/device.h"
+#include "services/run_options.h"
 #include "services/signals.h"
 #include "services/text.h"
 
@@ -143,6 +145,11 @@ class Server {
     loop_ = std::make_unique<DispatchLoop>(*store_, dispatching, *std::move(socket),
                                            options_.worker_advertise, health);
     housekeeper_ = std::make_unique<Housekeeper>(*store_, *objects_, *loop_, probe_, health);
+    // Before it leads: a server that cannot listen does not take the lead from one that can.
+    absl::StatusOr<std::unique_ptr<HttpServer>> http =
+        HttpServer::Start(options_.http(), *api_, *objects_);
+    if (!http.ok()) return http.status();
+    http_ = *std::move(http);
     loop_->Start();
     planner_ = std::make_unique<Planner>(*store_, *objects_, *models_);
     for (int i = 0; i < kPlanThreads; ++i) planner_threads_.emplace_back([this] { Plan(); });
@@ -150,10 +157,6 @@ class Server {
         options_.workers, WorkerArguments(),
         [this](const std::string& name) { loop_->WorkerEnded(name); });
     api_->SetReady(absl::OkStatus());
-    absl::StatusOr<std::unique_ptr<HttpServer>> http =
-        HttpServer::Start(options_.http(), *api_, *objects_);
-    if (!http.ok()) return http.status();
-    http_ = *std::move(http);
     if (!auth->tokens && !IsLoopback(options_.listen)) {
       log::Warning(
           absl::StrCat("--auth none: whoever can connect to ", http_->url(), " may do everything"));
@@ -293,6 +296,8 @@ class Server {
 
 absl::Status Serve(const ServeOptions& options) {
   absl::Status good = options.Check();
+  if (good.ok()) good = CheckThreads(options.threads);
+  if (good.ok() && options.workers > 0) good = ParseDevice(options.device, "auto").status();
   if (good.ok()) good = options.log.Apply();
   if (!good.ok()) return good;
   CatchStopSignals();

@@ -142,18 +142,19 @@ absl::Status ReadServeConfig(CLI::App& serve, const std::string& path) {
   try {
     items = CLI::ConfigTOML().from_file(path);
   } catch (const CLI::Error& e) {
-    return refuse("", e.what());
+    return refuse("", ToUtf8(e.what()));
   }
   std::set<std::string> seen;
   for (const CLI::ConfigItem& item : items) {
-    const std::string key = item.fullname();
-    if (!item.parents.empty()) return refuse(key, ": there are no sections");
+    if (!item.parents.empty()) return refuse(item.parents[0], ": there are no sections");
+    const std::string key = item.name;
     CLI::Option* option = serve.get_option_no_throw("--" + item.name);
     if (option == nullptr || !option->get_configurable() || item.name == "help") {
       return refuse(key, ": there is no such option");
     }
     if (!seen.insert(item.name).second) return refuse(key, ": is there twice");
     if (item.inputs.size() != 1) return refuse(key, ": must have one value");
+    if (absl::StartsWith(item.inputs[0], "\"")) return refuse(key, ": a quote is not closed");
     if (option->count() > 0) continue;  // the command line goes first
     try {
       option->add_result(item.inputs[0]);

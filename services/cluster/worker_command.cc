@@ -186,10 +186,8 @@ absl::Status RunSimulatedWorkers(const WorkerOptions& options, const std::string
 
 absl::Status CheckServers(const std::string& connect) {
   for (absl::string_view endpoint : absl::StrSplit(connect, ',')) {
-    if (!absl::StartsWith(endpoint, "tcp://")) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("--connect ", connect, ": \"", endpoint, "\" must be tcp://HOST:PORT"));
-    }
+    const absl::Status good = CheckEndpoint(endpoint);
+    if (!good.ok()) return absl::InvalidArgumentError(absl::StrCat("--connect ", good.message()));
   }
   return absl::OkStatus();
 }

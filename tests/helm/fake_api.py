@@ -131,6 +131,7 @@ class Cluster:
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
 
             def log_message(self, *_):
                 pass
@@ -241,8 +242,22 @@ class Cluster:
             if get(old, path) != get(new, path):
                 return self.no(422, "Invalid", f"{resource} {name}: {path} is immutable: "
                                f"{get(old, path)!r} to {get(new, path)!r}")
+        refused = self.admission(new)
+        if refused:
+            return self.no(422, "Invalid", f"{resource} {name}: {refused}")
         self.objects[key] = new
         return status, new
+
+    def admission(self, new):
+        """What is wrong beyond the schema: Kubernetes' own check of strategies, and KEDA's of who else scales; None if nothing."""
+        if new["kind"] == "Deployment" and get(new, "spec.strategy.type") == "Recreate" and get(new, "spec.strategy.rollingUpdate"):
+            return "spec.strategy.rollingUpdate: may not be specified when strategy `type` is 'Recreate'"
+        if new["kind"] == "ScaledObject":
+            for name, hpa in self.of_kind("HorizontalPodAutoscaler").items():
+                if (hpa["spec"]["scaleTargetRef"]["name"] == new["spec"]["scaleTargetRef"]["name"]
+                        and hpa["metadata"].get("annotations", {}).get("validations.keda.sh/hpa-ownership") != "false"):
+                    return f"the workload is already managed by the hpa '{name}'"
+        return None
 
     def no(self, code, reason, message):
         if code == 422:

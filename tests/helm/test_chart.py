@@ -217,6 +217,26 @@ class ServerTest(unittest.TestCase):
         self.assertEqual(image(rendered, "-worker-gpu"), "registry.example.org/longwave:0.1.0-cuda")
         self.assertEqual(image(rendered, "-worker-cpu"), "other:1")
         self.assertEqual(image(render({"image": {"tag": "7"}, **CURVE}), "-server"), "longwave:7")
+        rendered = render({"server": {"image": {"repository": "ours", "tag": "8"}},
+                           "pools": {"cpu": {}, "gpu": {"device": "auto", "gpus": 1}}, **CURVE})
+        self.assertEqual([image(rendered, name) for name in ("-server", "-cpu", "-gpu")],
+                         ["ours:8", "longwave:0.1.0", "longwave:0.1.0-cuda"])
+
+    def test_how_servers_are_replaced(self):
+        """One by one where the volume allows it; then each goes on for a while, where Kubernetes can wait."""
+        def server(name, kube="1.32"):
+            spec = self.server(render_file(name, kube=kube))["spec"]
+            return spec["strategy"]["type"], spec["template"]["spec"]["containers"][0].get("lifecycle")
+        pause = {"preStop": {"sleep": {"seconds": 5}}}
+        self.assertEqual(server("defaults"), ("Recreate", None))
+        for name in ("external", "shared"):
+            self.assertEqual(server(name), ("RollingUpdate", pause))
+            self.assertEqual(server(name, kube="1.29"), ("RollingUpdate", None))
+
+    def test_annotations_for_scraping_only_without_monitors(self):
+        for name, wanted in (("defaults", True), ("bare", False), ("tls", False)):
+            annotations = self.server(render_file(name))["spec"]["template"]["metadata"].get("annotations") or {}
+            self.assertEqual("prometheus.io/scrape" in annotations, wanted, name)
 
 
 class WorkersTest(unittest.TestCase):
@@ -247,23 +267,44 @@ class WorkersTest(unittest.TestCase):
         self.assertNotIn("runtimeClassName", other)
 
     def test_one_nodes_volume_keeps_its_pods_together(self):
-        """Each is bound to all that have the volume, itself too: the first one may go anywhere."""
+        """Workers must be beside the server. It must not be bound to anybody, least of all to what a drain removes."""
         rendered = render_file("defaults")
-        templates = [pick(rendered, "Deployment", end)["spec"]["template"] for end in ("-server", "-worker-cpu")]
-        for template in templates:
-            term, = template["spec"]["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+        server, worker = (pick(rendered, "Deployment", end)["spec"]["template"] for end in ("-server", "-worker-cpu"))
+        rules = worker["spec"]["affinity"]["podAffinity"]
+        self.assertEqual(list(rules), ["requiredDuringSchedulingIgnoredDuringExecution"])
+        required, = rules["requiredDuringSchedulingIgnoredDuringExecution"]
+        rules = server["spec"]["affinity"]["podAffinity"]
+        self.assertEqual(list(rules), ["preferredDuringSchedulingIgnoredDuringExecution"])
+        preferred, = rules["preferredDuringSchedulingIgnoredDuringExecution"]
+        self.assertEqual(preferred["weight"], 100)
+        for term, wanted, other in ((required, server, worker), (preferred["podAffinityTerm"], worker, server)):
             self.assertEqual(term["topologyKey"], "kubernetes.io/hostname")
-            for other in templates:
-                self.assertLessEqual(term["labelSelector"]["matchLabels"].items(), other["metadata"]["labels"].items())
+            labels = term["labelSelector"]["matchLabels"].items()
+            self.assertLessEqual(labels, wanted["metadata"]["labels"].items())
+            self.assertFalse(labels <= other["metadata"]["labels"].items())
         # A drain must be able to move all of them.
         self.assertEqual(pick(rendered, "PodDisruptionBudget", "-worker-cpu")["spec"]["maxUnavailable"], "100%")
         for name in ("shared", "external"):
             rendered = render_file(name)
             self.assertNotIn("affinity", self.worker(rendered))
-            self.assertNotIn("longwave.io/volume", str(rendered))
             self.assertEqual(pick(rendered, "PodDisruptionBudget", "-worker-cpu")["spec"]["maxUnavailable"], "25%")
         kept = self.worker(render({"pools": {"cpu": {"affinity": {"nodeAffinity": {}, "podAntiAffinity": {}}}}, **CURVE}))
         self.assertEqual(set(kept["affinity"]), {"podAffinity", "nodeAffinity", "podAntiAffinity"})
+
+    def test_workers_are_spread_over_nodes(self):
+        """A ReplicaSet removes pods of the node that has most of them first, busy or not. Each pool counts its own."""
+        rendered = render({"pools": {"cpu": {}, "off": {"topologySpreadConstraints": []}}, **CURVE})
+        self.assertEqual(self.worker(rendered)["topologySpreadConstraints"], [
+            {"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway",
+             "matchLabelKeys": ["pod-template-hash"],
+             "labelSelector": {"matchLabels": pick(rendered, "Deployment", "-cpu")["spec"]["selector"]["matchLabels"]}}])
+        self.assertNotIn("topologySpreadConstraints", self.worker(rendered, "off"))
+
+    def test_recreate_has_no_rolling_update(self):
+        """The default's rollingUpdate is not merged into it: Kubernetes refuses the two together."""
+        for strategy in ({"type": "Recreate"}, {"type": "Recreate", "rollingUpdate": {"maxSurge": 1}}):
+            rendered = render({"pools": {"cpu": {"strategy": strategy}}, **CURVE})
+            self.assertEqual(pick(rendered, "Deployment", "-worker-cpu")["spec"]["strategy"], {"type": "Recreate"})
 
     def test_zero_and_false_count_as_values(self):
         """Template functions that merge maps take 0 and false for absent."""
@@ -325,7 +366,7 @@ class PoliciesTest(unittest.TestCase):
             if "app.kubernetes.io/component" in labels:
                 return labels["app.kubernetes.io/component"]
             if "namespaceSelector" in peer:
-                return peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
+                return peer["namespaceSelector"].get("matchLabels", {}).get("kubernetes.io/metadata.name", "pods")
             return peer["ipBlock"]["cidr"] if "ipBlock" in peer else "namespace"
         for policy in (one for one in rendered if one["kind"] == "NetworkPolicy"):
             self.assertEqual(policy["spec"]["policyTypes"], ["Ingress", "Egress"])
@@ -340,18 +381,44 @@ class PoliciesTest(unittest.TestCase):
 
     def test_defaults(self):
         self.assertEqual(self.lines(render_file("defaults")), {
-            ("ingress", "server", "test", "http"), ("ingress", "server", "namespace", "http"),
-            ("ingress", "server", "monitoring", "http"), ("ingress", "server", "worker", "workers"),
+            ("ingress", "server", "test", 8080), ("ingress", "server", "namespace", 8080),
+            ("ingress", "server", "monitoring", 8080), ("ingress", "server", "worker", 7601),
             ("egress", "server", "kube-system", 53),
-            ("ingress", "worker", "worker", "links"), ("ingress", "worker", "monitoring", "metrics"),
-            ("egress", "worker", "server", "workers"), ("egress", "worker", "worker", "links"),
+            ("ingress", "worker", "worker", 7602), ("ingress", "worker", "monitoring", 9464),
+            ("egress", "worker", "server", 7601), ("egress", "worker", "worker", 7602),
             ("egress", "worker", "kube-system", 53),
-            ("egress", "test", "server", "http"), ("egress", "test", "kube-system", 53)})
+            ("egress", "test", "server", 8080), ("egress", "test", "kube-system", 53)})
+
+    def test_ports_are_those_of_the_containers(self):
+        for owner, pod in pod_specs(render_file("defaults")):
+            ports = {port["containerPort"] for port in pod["containers"][0].get("ports", [])}
+            mine = "server" if owner.endswith("-server") else "worker" if "-worker-" in owner else "test"
+            self.assertEqual(ports, {line[3] for line in self.lines(render_file("defaults")) if line[:2] == ("ingress", mine)})
 
     def test_external(self):
         extra = self.lines(render_file("external")) - self.lines(render_file("defaults"))
         self.assertEqual(extra, {("egress", "server", "db", 5432), ("egress", "server", "storage", 9000),
                                  ("egress", "worker", "storage", 9000)})
+
+    def test_objects_on_the_port_of_their_endpoint(self):
+        for endpoint, port in (("", 443), ("https://s3.example.org", 443), ("http://minio", 80), ("http://minio:9000", 9000),
+                               ("https://[fd00::1]", 443), ("https://[fd00::1]:9443", 9443)):
+            for ports, wanted in (([], {port}), ([9001, 9002], {9001, 9002})):
+                with self.subTest(endpoint=endpoint, ports=ports):
+                    lines = self.lines(render({
+                        "objects": {"type": "s3", "s3": {"bucket": "b", "existingSecret": "s3", "endpoint": endpoint}},
+                        "networkPolicy": {"objects": {"ports": ports}}, **CURVE}))
+                    self.assertEqual(lines - self.lines(render_file("defaults")), {
+                        ("egress", part, peer, one) for part in ("server", "worker")
+                        for peer in ("0.0.0.0/0", "::/0", "pods") for one in wanted})
+
+    def test_what_copies_models_may_fetch_them(self):
+        """The test's init container goes where the workers' does."""
+        copy = {"source": "copy", "copy": {"image": "x", "command": ["fetch"]}}
+        more = {"networkPolicy": {"extraWorkerEgress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}], "ports": [{"port": 443}]}]}}
+        line = ("egress", "test", "10.0.0.0/8", 443)
+        self.assertIn(line, self.lines(render({"models": copy, **more, **CURVE})))
+        self.assertNotIn(line, self.lines(render({**more, **CURVE})))
 
     def test_nccl_only_between_workers(self):
         extra = self.lines(render_file("gpu")) - self.lines(render_file("defaults"))

@@ -29,6 +29,7 @@ COMBINATIONS = [
     ({"models": {"source": "claim"}}, "models.existingClaim"),
     ({"models": {"source": "copy", "copy": {"image": "x"}}}, "models.copy.command"),
     ({"server": {"drainSeconds": 45}}, "server.terminationGracePeriodSeconds 45"),
+    ({"server": {"replicas": 2, "drainSeconds": 40}, **POSTGRESQL, **S3}, "more than server.drainSeconds, 40, and 5 before it"),
     ({"auth": {"mode": "none"}, "ingress": {"enabled": True, "host": "x.y"}}, "auth.mode none"),
     ({"ingress": {"enabled": True}}, "ingress.host"),
     (pool(autoscaling={"type": "keda"}), "autoscaling.prometheusUrl"),
@@ -39,8 +40,8 @@ COMBINATIONS = [
     ({"pools": {"p" * 48: {}}}, "the name is too long"),
     (pool(affinity={"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
         {"topologyKey": "zone"}]}}), "pools.cpu.affinity.podAffinity"),
-    ({"server": {"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
-        {"topologyKey": "zone"}]}}}}, "server.affinity.podAffinity"),
+    ({"server": {"affinity": {"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
+        {"weight": 1}]}}}}, "server.affinity.podAffinity"),
 ]
 
 # (value, wrong content): what the schema says.
@@ -62,7 +63,7 @@ WRONG = [
     ("pools.cpu.nccl", {"NCCL_DEBUG": 1}), ("pools.cpu.autoscaling.type", "vpa"),
     ("pools.cpu.autoscaling.target", 1), ("pools.cpu.autoscaling.maxReplicas", 0),
     ("pools.cpu.autoscaling.targetDrainSeconds", 0), ("poolDefaults.gpus", 17),
-    ("autoscaling.prometheusUrl", "prometheus:9090"), ("networkPolicy.dns.ports", ["53"]),
+    ("autoscaling.prometheusUrl", "prometheus:9090"), ("networkPolicy.dns.ports", ["53"]), ("networkPolicy.objects.ports", ["443"]),
     ("networkPolicy.egress", []), ("ingress.hosts", []), ("metrics.interval", "often"),
     ("metrics.serviceMonitor", True), ("metrics.dashboards.labels", {"a": 1}), ("test.image", "x"),
     ("podSecurityContext", []), ("commonLabels", {"a": True}),

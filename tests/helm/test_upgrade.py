@@ -1,5 +1,6 @@
 """The real helm against an API server: what an upgrade keeps, what a rollback brings back, what stays behind."""
 
+import base64
 import pathlib
 import subprocess
 import tempfile
@@ -71,6 +72,44 @@ class UpgradeTest(unittest.TestCase):
         self.put("upgrade")
         self.assertEqual(templates(), before)
 
+    def test_scaling_by_an_hpa_then_by_keda(self):
+        """The ScaledObject comes before the HPA goes, and KEDA takes no workload that an HPA scales."""
+        s3 = {"objects": {"type": "s3", "s3": {"bucket": "b", "existingSecret": "s3"}},
+              "autoscaling": {"prometheusUrl": "http://prometheus:9090"}}
+        self.put("install", {**s3, "pools": {"cpu": {"autoscaling": {"type": "hpa"}}}})
+        for kind, other in (("keda", "hpa"), ("hpa", "keda")):
+            self.put("upgrade", {**s3, "pools": {"cpu": {"autoscaling": {"type": kind}}}})
+            kinds = {"hpa": "HorizontalPodAutoscaler", "keda": "ScaledObject"}
+            self.assertEqual(len(self.cluster.of_kind(kinds[kind])), 1)
+            self.assertEqual(self.cluster.of_kind(kinds[other]), {})
+        hpa = self.cluster.of_kind("HorizontalPodAutoscaler")["lw-longwave-worker-cpu"]
+        del hpa["metadata"]["annotations"]
+        failed = self.put("upgrade", {**s3, "pools": {"cpu": {"autoscaling": {"type": "keda"}}}}, check=False)
+        self.assertIn("already managed by the hpa", failed.stderr)
+
+    def test_to_recreate_and_back(self):
+        strategy = lambda: self.cluster.of_kind("Deployment")["lw-longwave-worker-cpu"]["spec"]["strategy"]
+        self.put("install")
+        before = strategy()
+        self.put("upgrade", {"pools": {"cpu": {"strategy": {"type": "Recreate"}}}})
+        self.assertEqual(strategy(), {"type": "Recreate"})
+        self.put("upgrade", {"pools": {"cpu": {"strategy": {"type": "RollingUpdate"}}}})
+        self.assertEqual(strategy(), before)
+
+    def test_the_key_of_the_token(self):
+        """A key of one's own at once; another key later takes the token that is there over, whatever it is called."""
+        token = lambda: self.secrets()["lw-longwave-auth"]
+        self.put("install", {"auth": {"adminTokenKey": "first"}})
+        made = token()["first"]
+        self.assertEqual(token(), {"first": made})
+        self.put("upgrade", {"auth": {"adminTokenKey": "second"}})
+        self.assertEqual(token(), {"first": made, "second": made})
+        self.put("upgrade", {"auth": {"adminTokenKey": "first"}})
+        self.assertEqual(token(), {"first": made, "second": made})
+        self.helm("uninstall", "lw")
+        self.put("install", {"auth": {"adminTokenKey": "third"}})
+        self.assertEqual(token()["third"], made)
+
     def test_every_set_installs_and_upgrades(self):
         """From the defaults to each set and back, but for what cannot be changed: the volume's class and modes."""
         for name, path in tools.value_sets().items():
@@ -129,6 +168,26 @@ class UpgradeTest(unittest.TestCase):
         token = subprocess.run([tools.tool("kubectl", "v34"), "--kubeconfig", self.config, "-n", "team", "get", "secret",
                                 "lw-longwave-auth", "-o", f"go-template={template}"], text=True, capture_output=True, check=True)
         self.assertRegex(token.stdout, "^[A-Za-z0-9]{48}$")
+
+    def test_notes_trust_the_certificate_that_was_made(self):
+        """The third command as bash reads it, with the real kubectl and openssl for `longwave`."""
+        text = self.put("install", {"tls": {"enabled": True}}).stdout
+        command, = [line for line in text.splitlines() if "longwave submit" in line]
+        trusted = command.split(" --ca ")[1].replace("kubectl", f"{tools.tool('kubectl', 'v34')} --kubeconfig {self.config}")
+        certificate = self.folder / "tls.crt"
+        certificate.write_bytes(base64.b64decode(self.secrets()["lw-longwave-tls"]["tls.crt"]))
+        subprocess.run(["bash", "-c", f"openssl verify -verify_ip 127.0.0.1 -CAfile {trusted} {certificate}"], check=True,
+                       capture_output=True)
+
+    def test_notes_tell_when_nobody_outside_may_call(self):
+        closed = "networkPolicy.clients lets only pods of this namespace"
+        ingress = {"ingress": {"enabled": True, "host": "x.y"}}
+        for values, wanted in (({}, False), (ingress, True), ({"server": {"service": {"type": "NodePort"}}}, True),
+                               ({**ingress, "networkPolicy": {"enabled": False}}, False),
+                               ({**ingress, "networkPolicy": {"clients": [{"namespaceSelector": {}}]}}, False)):
+            with self.subTest(values=values):
+                self.assertEqual(closed in self.put("install", values).stdout, wanted)
+                self.cluster.objects.clear()
 
     def test_the_check_of_fields_is_on(self):
         broken = schemas.errors({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "x"}, "datas": {}}, "1.32")

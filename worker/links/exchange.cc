@@ -256,9 +256,8 @@ Exchange::Exchange(const ExchangeOptions& options)
 
 absl::StatusOr<std::unique_ptr<Exchange>> Exchange::Open(const ExchangeOptions& options) {
   for (const std::string& endpoint : {options.listen, options.advertise}) {
-    if (!endpoint.empty() && !absl::StartsWith(endpoint, "tcp://")) {
-      return absl::InvalidArgumentError(absl::StrCat(endpoint, ": must be tcp://HOST:PORT"));
-    }
+    absl::Status good = endpoint.empty() ? absl::OkStatus() : CheckEndpoint(endpoint);
+    if (!good.ok()) return good;
   }
   std::unique_ptr<Exchange> exchange(new Exchange(options));
   absl::Status listening = exchange->sockets_->Listen(options.listen);

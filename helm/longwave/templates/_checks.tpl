@@ -24,8 +24,9 @@
 {{- if and (eq $v.models.source "copy") (not (and $v.models.copy.image $v.models.copy.command)) -}}
 {{- fail "models.source copy needs models.copy.image and models.copy.command" -}}
 {{- end -}}
-{{- if le (int $v.server.terminationGracePeriodSeconds) (int $v.server.drainSeconds) -}}
-{{- fail (printf "server.terminationGracePeriodSeconds %v: must be more than server.drainSeconds, %v" $v.server.terminationGracePeriodSeconds $v.server.drainSeconds) -}}
+{{- $pause := include "longwave.preStop" . -}}
+{{- if le (int $v.server.terminationGracePeriodSeconds) (add $v.server.drainSeconds (int $pause) | int) -}}
+{{- fail (printf "server.terminationGracePeriodSeconds %v: must be more than server.drainSeconds, %v%s" $v.server.terminationGracePeriodSeconds $v.server.drainSeconds (ternary (printf ", and %s before it" $pause) "" (ne $pause ""))) -}}
 {{- end -}}
 {{- if and (eq $v.auth.mode "none") $v.ingress.enabled -}}
 {{- fail "ingress.enabled with auth.mode none: everybody who reaches the ingress could run and delete jobs" -}}
@@ -33,7 +34,7 @@
 {{- if and $v.ingress.enabled (not $v.ingress.host) -}}
 {{- fail "ingress.enabled needs ingress.host" -}}
 {{- end -}}
-{{- if and (include "longwave.oneNode" .) (dig "podAffinity" "requiredDuringSchedulingIgnoredDuringExecution" nil $v.server.affinity) -}}
+{{- if and (include "longwave.oneNode" .) (dig "podAffinity" "preferredDuringSchedulingIgnoredDuringExecution" nil $v.server.affinity) -}}
 {{- fail "server.affinity.podAffinity: with objects on one node's volume the chart sets it; take objects.type s3 to place servers yourself" -}}
 {{- end -}}
 {{- range $name, $_ := $v.pools -}}

@@ -1,3 +1,10 @@
+{{/* The port of S3's endpoint. */}}
+{{- define "longwave.objectsPort" -}}
+{{- with .Values.objects.s3.endpoint -}}
+{{- default (ternary "80" "443" (hasPrefix "http://" .)) (regexFind ":[0-9]+$" . | trimPrefix ":") -}}
+{{- else -}}443{{- end -}}
+{{- end -}}
+
 {{/* Where servers and workers both go. */}}
 {{- define "longwave.egressCommon" -}}
 {{- $policy := .Values.networkPolicy }}
@@ -14,7 +21,7 @@
 - to:
     {{- toYaml $policy.objects.to | nindent 4 }}
   ports:
-    {{- range $policy.objects.ports }}
+    {{- range default (list (include "longwave.objectsPort" .)) $policy.objects.ports }}
     - {protocol: TCP, port: {{ int . }}}
     {{- end }}
 {{- end }}

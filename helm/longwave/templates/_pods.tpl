@@ -58,9 +58,15 @@ readinessProbe:
   failureThreshold: 2
 {{- end -}}
 
-{{/* Where Prometheus without its operator looks. */}}
+{{/* Seconds that one of several servers goes on before it is told to stop; "" where there is nobody else to go to, or
+Kubernetes cannot. */}}
+{{- define "longwave.preStop" -}}
+{{- if and (gt (int .Values.server.replicas) 1) (semverCompare ">=1.30-0" .Capabilities.KubeVersion.Version) -}}5{{- end -}}
+{{- end -}}
+
+{{/* Where Prometheus looks that has no monitors. */}}
 {{- define "longwave.scrapeAnnotations" -}}
-{{- if .root.Values.metrics.podAnnotations }}
+{{- if and .root.Values.metrics.podAnnotations (not .root.Values.metrics.serviceMonitor.enabled) }}
 prometheus.io/scrape: "true"
 prometheus.io/path: /metrics
 prometheus.io/port: {{ .port | quote }}

@@ -18,8 +18,13 @@ set on first use; the schema is checked before that, so a user cannot).
 {{- if not (hasKey .Values "generated") -}}
 {{- $made := dict -}}
 {{- if and (eq .Values.auth.mode "tokens") (not .Values.auth.existingSecret) -}}
-{{- $found := (lookup "v1" "Secret" .Release.Namespace (include "longwave.authSecret" .)).data -}}
-{{- $_ := set $made "auth" (default (dict "admin-token" (randAlphaNum 48 | b64enc)) $found) -}}
+{{- $found := default (dict) (lookup "v1" "Secret" .Release.Namespace (include "longwave.authSecret" .)).data -}}
+{{- if not (hasKey $found .Values.auth.adminTokenKey) -}}
+{{- /* The first install, or another name for the key of the token that is there. */ -}}
+{{- $old := append (keys $found | sortAlpha) "" | first -}}
+{{- $_ := set $found .Values.auth.adminTokenKey (default (randAlphaNum 48 | b64enc) (get $found $old)) -}}
+{{- end -}}
+{{- $_ := set $made "auth" $found -}}
 {{- end -}}
 {{- if and .Values.tls.enabled (not .Values.tls.existingSecret) -}}
 {{- $found := (lookup "v1" "Secret" .Release.Namespace (include "longwave.tlsSecret" .)).data -}}

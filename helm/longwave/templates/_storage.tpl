@@ -14,20 +14,17 @@
 {{- if and (eq .Values.objects.type "file") (not (has "ReadWriteMany" .Values.persistence.accessModes)) -}}true{{- end -}}
 {{- end -}}
 
-{{/* Labels of the pods that have such a volume, and the affinity that keeps them together, whoever comes first: a pod
-that nobody of the kind precedes may go to any node. (dict "root" $ "affinity" MAP) */}}
-{{- define "longwave.besideLabels" -}}
-{{- if include "longwave.oneNode" . -}}
-longwave.io/volume: one-node
-{{- end -}}
-{{- end -}}
-
+{{/* The affinity that keeps the pods of such a volume together. Workers must be where the server is. The server would
+rather be where workers are, but need not: on a drained node they would bind it to what is going away.
+(dict "root" $ "part" "server" or "worker" "affinity" MAP) */}}
 {{- define "longwave.besideAffinity" -}}
 {{- if include "longwave.oneNode" .root -}}
-{{- $labels := merge (include "longwave.besideLabels" .root | fromYaml) (include "longwave.selector" .root | fromYaml) -}}
+{{- $server := eq .part "server" -}}
+{{- $labels := merge (dict "app.kubernetes.io/component" (ternary "worker" "server" $server)) (include "longwave.selector" .root | fromYaml) -}}
 {{- $term := dict "topologyKey" "kubernetes.io/hostname" "labelSelector" (dict "matchLabels" $labels) -}}
-{{- $ours := dict "podAffinity" (dict "requiredDuringSchedulingIgnoredDuringExecution" (list $term)) -}}
-{{- toYaml (merge $ours (deepCopy .affinity)) -}}
+{{- $preferred := dict "preferredDuringSchedulingIgnoredDuringExecution" (list (dict "weight" 100 "podAffinityTerm" $term)) -}}
+{{- $required := dict "requiredDuringSchedulingIgnoredDuringExecution" (list $term) -}}
+{{- toYaml (merge (dict "podAffinity" (ternary $preferred $required $server)) (deepCopy .affinity)) -}}
 {{- else if .affinity -}}
 {{- toYaml .affinity -}}
 {{- end -}}
