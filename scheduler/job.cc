@@ -130,7 +130,7 @@ absl::Status ParseSampling(absl::string_view text, JobSpec& job) {
   if (parts.size() != 5 || !absl::SimpleAtoi(parts[0], &job.max_new_tokens) ||
       !absl::SimpleAtod(parts[1], &job.temperature) || !absl::SimpleAtoi(parts[2], &job.top_k) ||
       !absl::SimpleAtod(parts[3], &job.top_p) || !absl::SimpleAtoi(parts[4], &job.seed)) {
-    return Refuse("sampling", absl::StrCat("\"", text, "\""), "five numbers");
+    return Refuse("sampling", absl::StrCat("\"", text.substr(0, 200), "\""), "five numbers");
   }
   return ValidateGenerate(job);
 }

@@ -3,7 +3,9 @@
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <string>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -62,6 +64,36 @@ TEST(JobSpec, EveryRefusalNamesTheValue) {
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << c.field;
     EXPECT_THAT(status.message(), AllOf(HasSubstr(c.field), HasSubstr(c.value)));
   }
+}
+
+TEST(Sampling, ComesBackToTheBit) {
+  JobSpec job = Good();
+  job.max_new_tokens = std::numeric_limits<int64_t>::max();
+  job.temperature = 0.1;
+  job.top_k = 40;
+  job.top_p = std::nextafter(1.0, 0.0);
+  job.seed = std::numeric_limits<uint64_t>::max();
+  JobSpec again;
+  ASSERT_TRUE(ParseSampling(FormatSampling(job), again).ok());
+  EXPECT_EQ(again.max_new_tokens, job.max_new_tokens);
+  EXPECT_EQ(again.temperature, job.temperature);
+  EXPECT_EQ(again.top_k, job.top_k);
+  EXPECT_EQ(again.top_p, job.top_p);
+  EXPECT_EQ(again.seed, job.seed);
+}
+
+TEST(Sampling, WhatIsNoneIsRefused) {
+  for (const char* text : {"", "256 0 0 1", "256 0 0 1 0 0", "256 0  0 1 0", "x 0 0 1 0",
+                           "256 0 0 1 -1", "9223372036854775808 0 0 1 0"}) {
+    JobSpec job;
+    EXPECT_THAT(ParseSampling(text, job).message(), HasSubstr(absl::StrCat("\"", text, "\"")));
+  }
+  JobSpec job;
+  EXPECT_THAT(ParseSampling("0 0 0 1 0", job).message(), HasSubstr("max-new-tokens 0"));
+  EXPECT_THAT(ParseSampling("1 nan 0 1 0", job).message(), HasSubstr("temperature nan"));
+  EXPECT_THAT(ParseSampling("1 1 -1 1 0", job).message(), HasSubstr("top-k -1"));
+  EXPECT_THAT(ParseSampling("1 1 0 1.5 0", job).message(), HasSubstr("top-p 1.5"));
+  EXPECT_LT(ParseSampling(std::string(1 << 20, '7'), job).message().size(), 300u);
 }
 
 TEST(JobSpec, PrintsWhatItsTaskReads) {

@@ -3,13 +3,15 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <csignal>
 
 namespace longwave {
 namespace {
 
-volatile std::sig_atomic_t stop_signal = 0;
+std::atomic<int> stop_signal = 0;  // other threads than the one that is interrupted read it
+static_assert(std::atomic<int>::is_always_lock_free);
 int null_fd = -1;
 
 void OnStop(int signal) {
@@ -44,11 +46,12 @@ void CatchStopSignals() {
 int StopSignal() { return stop_signal; }
 
 absl::Status CheckStop() {
-  if (stop_signal == 0) return absl::OkStatus();
-  return absl::CancelledError(stop_signal == SIGINT    ? "stopped by SIGINT"
-                              : stop_signal == SIGHUP  ? "stopped by SIGHUP"
-                              : stop_signal == SIGQUIT ? "stopped by SIGQUIT"
-                                                       : "stopped by SIGTERM");
+  const int signal = stop_signal;
+  if (signal == 0) return absl::OkStatus();
+  return absl::CancelledError(signal == SIGINT    ? "stopped by SIGINT"
+                              : signal == SIGHUP  ? "stopped by SIGHUP"
+                              : signal == SIGQUIT ? "stopped by SIGQUIT"
+                                                  : "stopped by SIGTERM");
 }
 
 }  // namespace longwave

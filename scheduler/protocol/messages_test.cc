@@ -1,7 +1,11 @@
 #include "scheduler/protocol/messages.h"
 
+#include <cstdlib>
+#include <fstream>
+#include <iterator>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -50,6 +54,22 @@ TEST(Messages, EachComesBackAsItWas) {
     const auto again = Decode(Encode(all[i]));
     ASSERT_TRUE(again.ok()) << again.status();
     EXPECT_TRUE(*again == all[i]) << Name(all[i]);
+  }
+}
+
+// Fuzzing starts from messages that are read: after a change of the protocol, from those that are
+// read now. LONGWAVE_WRITE_SEEDS=1 writes them.
+TEST(Messages, TheFuzzersSeedsAreThese) {
+  for (const Message& message : All()) {
+    const std::string path =
+        absl::StrCat(LONGWAVE_SOURCE_DIR, "/tests/fuzz/corpus/fuzz_messages/seed_", Name(message));
+    if (std::getenv("LONGWAVE_WRITE_SEEDS") != nullptr) {
+      std::ofstream(path, std::ios::binary) << Encode(message);
+    }
+    std::ifstream in(path, std::ios::binary);
+    const std::string seed{std::istreambuf_iterator<char>(in), {}};
+    EXPECT_TRUE(seed == Encode(message))
+        << path << " is not what is sent now: LONGWAVE_WRITE_SEEDS=1 writes it";
   }
 }
 

@@ -278,6 +278,12 @@ Api::Answer Api::DeleteJob(const Call& call) {
   const absl::StatusOr<Job> job = FindJob(call);
   if (!job.ok()) return job.status();
   absl::Status status = jobs_.Delete(job->id);
+  if (absl::IsUnavailable(status) && IsOver(job->state) && !jobs_.database().shared()) {
+    // Where the objects are on the database's disk, and that is full, they make room for the
+    // change.
+    LeftOver(RemoveObjects(*job, false, jobs_, objects_));
+    status = jobs_.Delete(job->id);
+  }
   if (!status.ok()) return status;
   LeftOver(RemoveObjects(*job, false, jobs_, objects_));
   ApiResponse response;

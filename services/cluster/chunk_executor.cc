@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstring>
 #include <optional>
 #include <utility>
@@ -329,6 +330,10 @@ absl::Status ChunkExecutor::TakeCaches(const Assign& assign) {
   if (static_cast<int64_t>(last.carry.size()) != before) {
     return absl::DataLossError(
         absl::StrCat(name, ": it names ", last.carry.size(), " chunks, not ", before));
+  }
+  for (const double epoch : last.carry) {  // NaN too is refused
+    if (epoch >= 0 && epoch < 0x1p53 && epoch == std::floor(epoch)) continue;
+    return absl::DataLossError(absl::StrCat(name, ": it names an epoch ", epoch));
   }
   for (int64_t i = 0; i < before; ++i) {
     Boundary added;

@@ -15,6 +15,9 @@ import unittest
 
 SOURCE = pathlib.Path(os.environ.get("LONGWAVE_SOURCE", pathlib.Path(__file__).parents[2]))
 PROGRAM = os.environ.get("LONGWAVE", str(SOURCE / "build" / "longwave"))
+# Of a program built with the thread sanitizer: without these it takes libzmq for one race.
+os.environ.setdefault("TSAN_OPTIONS", "halt_on_error=1:second_deadlock_stack=1:"
+                      f"suppressions={SOURCE / 'tests' / 'tsan.supp'}")
 DNA = SOURCE / "examples" / "h3-dna"  # bytes
 TEXT = SOURCE / "examples" / "h3-text"  # bytes, one attention layer
 IDS = SOURCE / "tests" / "golden" / "h3-pure-hd1"  # no tokenizer, vocabulary 104

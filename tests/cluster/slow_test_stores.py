@@ -44,6 +44,8 @@ class FullDisk(ClusterTest):
         self.addCleanup(lambda: server.process.poll() is None and server.kill())
         for _ in range(2):
             self.worker(server)
+        old = server.submit(self.bases, chunk=CHUNK)
+        server.over(old)
         first = server.submit(self.bases, chunk=CHUNK)
         wait_for("some chunks", lambda: server.done(first) >= 5)
         self.fill()
@@ -57,6 +59,8 @@ class FullDisk(ClusterTest):
         time.sleep(5)
         done = server.done(first)
         self.assertTrue(server.running(first), server.job(first))
+        # What is deleted makes the room that its own deletion needs.
+        wait_for("a deletion", lambda: server.request("DELETE", f"/v1/jobs/{old}")[0] == 204)
         (self.disk / "ballast").unlink()
         self.assertEqual(server.over(first)["state"], "succeeded", server.job(first))
         self.assertEqual(server.output(first), self.wanted)

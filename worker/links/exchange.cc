@@ -159,7 +159,8 @@ class Exchange::Sockets {
   }
 
   // False: not connected yet. An address that is none never is: then the subscriber waits for the
-  // object store.
+  // object store. For the thread that receives alone, which needs no mutex here: a name may have to
+  // be asked for, which takes its time.
   bool Ask(const std::string& endpoint, const LinkMessage& message) {
     try {
       auto found = peers_.find(endpoint);
@@ -365,7 +366,7 @@ void Exchange::Run() {
     if (stop_) return;
     Receive();
     if (nccl_ != nullptr) TellBroken();
-    const bool pushed = Push(), asked = Ask();
+    const bool pushed = Push(), asked = Ask(lock);
     wait_ms = !pushed ? kRetryMs : !asked ? kConnectMs : kAskMs / 2;
     sockets_->CloseIdle();
     const int64_t now = NowMs();
@@ -485,18 +486,35 @@ bool Exchange::PushOf(const std::string& name, Publication& publication) {
   return all_sent;
 }
 
-bool Exchange::Ask() {
+bool Exchange::Ask(std::unique_lock<std::mutex>& lock) {
+  struct Question {
+    std::string name, endpoint;
+    std::shared_ptr<StateStream> stream;
+    LinkMessage message;
+    bool asked = false;
+  };
   const int64_t now = NowMs();
-  bool all_asked = true;
-  for (auto& [name, subscription] : subscribed_) {
+  std::vector<Question> questions;
+  for (const auto& [name, subscription] : subscribed_) {
     const int64_t first = subscription.stream->first_missing();
     if (first == subscription.stream->size()) continue;
     if (subscription.asked_ms != 0 && now < subscription.asked_ms + kAskMs) continue;
     LinkMessage message{LinkMessage::Type::kSubscribe, name, first};
     message.link = nccl_ != nullptr ? nccl_->Wish(subscription.endpoint) : LinkMessage::kNoNccl;
-    const bool asked = sockets_->Ask(subscription.endpoint, message);
-    all_asked = all_asked && asked;
-    subscription.asked_ms = asked ? now : 0;
+    questions.push_back({name, subscription.endpoint, subscription.stream, std::move(message)});
+  }
+  if (questions.empty()) return true;
+  lock.unlock();
+  bool all_asked = true;
+  for (Question& question : questions) {
+    question.asked = sockets_->Ask(question.endpoint, question.message);
+    all_asked = all_asked && question.asked;
+  }
+  lock.lock();
+  for (const Question& question : questions) {
+    const auto found = subscribed_.find(question.name);
+    if (found == subscribed_.end() || found->second.stream != question.stream) continue;
+    found->second.asked_ms = question.asked ? now : 0;
   }
   return all_asked;
 }

@@ -92,7 +92,7 @@ class Exchange {
   // All three: false where something waits for a socket.
   bool Push();
   bool PushOf(const std::string& name, Publication& publication);
-  bool Ask();
+  bool Ask(std::unique_lock<std::mutex>& lock);  // released while it asks
   // On the thread that put a tensor, which saves waking another.
   void PushNew(const std::string& name);
 
