@@ -283,7 +283,8 @@ def main():
     folder = options.folder or pathlib.Path(tempfile.mkdtemp(prefix="longwave-scaling-"))
     folder.mkdir(parents=True, exist_ok=True)
     options.out.mkdir(parents=True, exist_ok=True)
-    result = {**machine(), "devices": options.devices, "command": [argument if "/" not in argument else pathlib.Path(argument).name for argument in sys.argv[1:]], "rows": [], "failures": []}
+    command = [pathlib.Path(argument).name if "/" in argument else argument for argument in sys.argv[1:]]
+    result = {**machine(), "devices": options.devices, "command": command, "rows": [], "failures": []}
 
     def save():
         result["took_seconds"] = time.monotonic() - begin
