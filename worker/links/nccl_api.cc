@@ -31,8 +31,10 @@ struct Config {
   unsigned version = kOldest;
   int blocking = 0;
   int cga_cluster_size = INT_MIN;  // undefined
-  int min_ctas = 1;
-  int max_ctas = 1;  // one block of threads: the GPU is there to compute
+  // Two blocks of threads. The GPU is there to compute: what is computed waits for as long as a
+  // block has its multiprocessor, with two half as long as with one, and no less with four.
+  int min_ctas = 2;
+  int max_ctas = 2;
   const char* net_name = nullptr;
 };
 static_assert(sizeof(Config) == 40);
