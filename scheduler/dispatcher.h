@@ -61,7 +61,6 @@ class Dispatcher {
   size_t workers() const { return workers_.size(); }
   size_t leases() const { return leases_.size(); }
   int64_t dispatched() const { return dispatched_; }  // chunks given out since the start
-  size_t worker_count() const { return workers_.size(); }
   std::vector<WorkerInfo> Workers() const;
 
  private:

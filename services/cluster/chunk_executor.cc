@@ -319,7 +319,6 @@ absl::Status ChunkExecutor::TakeCaches(const Assign& assign) {
   const ChunkKey& key = assign.key;
   const int64_t before = assign.first / assign.chunk_tokens;  // chunks
   LONGWAVE_RETURN_IF_ERROR(runner_->Seek(0));
-  std::vector<double> epochs;
   Boundary last;
   const auto read = [&](const std::string& name, int64_t chunks) {
     return ReadBoundary(*objects_, {name, ""}, assign.model_hash, chunks * assign.chunk_tokens,

@@ -145,7 +145,7 @@ void DispatchLoop::TellDispatch(std::chrono::steady_clock::duration took) {
 }
 
 void DispatchLoop::TellWorkers() {
-  const size_t count = dispatcher_ == nullptr ? 0 : dispatcher_->worker_count();
+  const size_t count = dispatcher_ == nullptr ? 0 : dispatcher_->workers();
   const auto now = std::chrono::steady_clock::now();
   const std::lock_guard<std::mutex> lock(mutex_);
   if (count == workers_.size() && now < copied_ + std::chrono::milliseconds(kTickMs)) return;

@@ -7,6 +7,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "services/text.h"
+#include "transport/zmq_context.h"
 
 namespace longwave {
 namespace {
@@ -44,10 +45,10 @@ absl::Status ServeOptions::Check() const {
   if (auth == "none" && !admin_token_file.empty()) {
     return Refuse("--admin-token-file", admin_token_file, "left out with --auth none");
   }
-  if (!worker_advertise.empty() && !absl::StartsWith(worker_advertise, "tcp://")) {
-    return Refuse("--worker-advertise", worker_advertise, "tcp://HOST:PORT");
-  }
-  return absl::OkStatus();
+  if (worker_advertise.empty()) return absl::OkStatus();
+  const absl::Status good = CheckEndpoint(worker_advertise);
+  if (good.ok()) return good;
+  return absl::InvalidArgumentError(absl::StrCat("--worker-advertise ", good.message()));
 }
 
 HttpOptions ServeOptions::http() const {

@@ -3,7 +3,6 @@
 
 #include <gtest/gtest.h>
 
-#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -12,6 +11,7 @@
 
 #include "formats/safetensors.h"
 #include "worker/executor/sequence_runner.h"
+#include "worker/model/relative_error_test_util.h"
 
 namespace longwave {
 
@@ -85,18 +85,6 @@ struct Case {
     return *std::move(runner);
   }
 };
-
-// || got - want || / || want ||; infinite where anything is NaN.
-inline double RelativeError(const std::vector<float>& got, const std::vector<float>& want) {
-  if (got.size() != want.size()) return INFINITY;
-  double difference = 0, norm = 0;
-  for (size_t i = 0; i < got.size(); ++i) {
-    difference += (double{got[i]} - want[i]) * (double{got[i]} - want[i]);
-    norm += double{want[i]} * want[i];
-  }
-  const double error = std::sqrt(difference / norm);
-  return std::isnan(error) ? INFINITY : error;
-}
 
 // nll[t] of ids[t + 1] given ids[0..t], in chunks.
 inline std::vector<float> Score(SequenceRunner& runner, const std::vector<int32_t>& ids,

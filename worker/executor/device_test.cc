@@ -1,7 +1,6 @@
 // The runner on every device that there is: models of random weights and one shape for each kind of
 // layer, against the CPU's float32. In worker_emulated_test the device is the emulated GPU.
 #include <algorithm>
-#include <cmath>
 #include <memory>
 #include <random>
 #include <string>
@@ -13,6 +12,7 @@
 #include "worker/executor/sequence_runner.h"
 #include "worker/executor/tasks.h"
 #include "worker/model/model.h"
+#include "worker/model/relative_error_test_util.h"
 
 namespace longwave {
 namespace {
@@ -59,17 +59,6 @@ std::vector<int32_t> Tokens(int64_t count, int64_t vocab, uint64_t seed = 1) {
   std::vector<int32_t> tokens(count);
   for (int32_t& token : tokens) token = static_cast<int32_t>(random() % vocab);
   return tokens;
-}
-
-double RelativeError(const Floats& got, const Floats& want) {
-  if (got.size() != want.size()) return INFINITY;
-  double difference = 0, norm = 0;
-  for (size_t i = 0; i < got.size(); ++i) {
-    difference += (double{got[i]} - want[i]) * (double{got[i]} - want[i]);
-    norm += double{want[i]} * want[i];
-  }
-  const double error = std::sqrt(difference / norm);
-  return std::isnan(error) ? INFINITY : error;
 }
 
 class DeviceTest : public testing::TestWithParam<Dtype> {

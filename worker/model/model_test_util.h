@@ -19,6 +19,7 @@
 #include "gtest/gtest.h"
 #include "worker/executor/sequence_runner.h"
 #include "worker/model/model.h"
+#include "worker/model/relative_error_test_util.h"
 
 namespace longwave {
 
@@ -305,18 +306,6 @@ inline Floats RunWhole(const std::shared_ptr<const Model>& model, const Input& i
                        int64_t length, int threads = 1) {
   ThreadPool pool(threads);
   return RunPieces(*Runner(model, length, pool), input, {length});
-}
-
-template <typename T>
-double RelativeError(const Floats& got, const std::vector<T>& want) {
-  if (got.size() != want.size() || got.empty()) return INFINITY;
-  double difference = 0, norm = 0;
-  for (size_t i = 0; i < got.size(); ++i) {
-    difference += (double{got[i]} - want[i]) * (double{got[i]} - want[i]);
-    norm += double{want[i]} * want[i];
-  }
-  const double error = std::sqrt(difference / norm);
-  return std::isnan(error) ? INFINITY : error;
 }
 
 inline bool SameBytes(const Floats& a, const Floats& b) {
